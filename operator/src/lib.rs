@@ -1,0 +1,4 @@
+//! Reconciles and aggregates; holds the `lem` command.
+
+pub mod experiment;
+pub mod report;
