@@ -1,0 +1,95 @@
+//! `EfficiencyExperiment`: what a user asks to be measured. Field documentation becomes `kubectl explain`.
+
+mod model;
+mod protocol;
+mod sweep;
+mod workload;
+
+use kube::{CustomResource, KubeSchema};
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    model::{
+        Architecture, ArchitectureFamily, Batching, CandleEngine, DType, Device, DirectorySource, Engine,
+        HuggingFaceSource, ImageSource, Model, ModelSource, PersistentVolumeClaimSource, SecretKeyReference,
+        StaticBatching, SyntheticSource,
+    },
+    protocol::{
+        Barrier, Baseline, Convergence, Cooldown, CpuEnergy, Deadlines, Energy, FixedWarmup, GpuEnergy, Order,
+        OrderPolicy, Pricing, Processes, Protocol, Restart, StopRule, Warmup,
+    },
+    sweep::{SweepAxis, SweepField, SweepValue},
+    workload::{
+        Arrival, ClosedLoop, ConfigMapReference, Decoder, JsonLines, Poisson, Prompts, SyntheticPrompts, Workload,
+    },
+};
+use crate::status::EfficiencyExperimentStatus;
+
+/// One experiment: a model, an engine, a workload and how carefully to measure them.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "lem.dev",
+    version = "v1alpha1",
+    kind = "EfficiencyExperiment",
+    plural = "efficiencyexperiments",
+    shortname = "effexp",
+    category = "lem",
+    namespaced,
+    status = "EfficiencyExperimentStatus",
+    derive = "PartialEq",
+    cel,
+    doc = "Measures what a token costs: energy, time and FLOPs of one model on one or more processes, with uncertainty.",
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Progress","type":"string","jsonPath":".status.progress.summary"}"#,
+    printcolumn = r#"{"name":"J/token","type":"string","jsonPath":".status.headline.joulesPerToken"}"#,
+    printcolumn = r#"{"name":"Tokens/s","type":"string","jsonPath":".status.headline.tokensPerSecond"}"#,
+    printcolumn = r#"{"name":"Verdict","type":"string","jsonPath":".status.headline.verdict"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[x_kube(
+    validation = Rule::new("!(has(self.engine.candle) && self.engine.candle.device == 'Cuda' && self.processes.gpusPerProcess == 0)")
+        .message("a process on device Cuda needs a GPU: set processes.gpusPerProcess to 1 or more, or engine.candle.device to Cpu")
+        .field_path(".processes.gpusPerProcess"),
+    validation = Rule::new("!(self.energy.gpu == 'Required' && self.processes.gpusPerProcess == 0)")
+        .message("energy.gpu Required needs a GPU: set processes.gpusPerProcess to 1 or more, or energy.gpu to Auto or Off")
+        .field_path(".energy.gpu"),
+    validation = Rule::new("!(has(self.model.source.synthetic) && (has(self.workload.prompts.inline) || has(self.workload.prompts.jsonLines) || has(self.workload.prompts.configMapRef)))")
+        .message("a synthetic model has no tokenizer, so prompts cannot be text: use workload.prompts.synthetic")
+        .field_path(".workload.prompts")
+)]
+pub struct EfficiencyExperimentSpec {
+    /// The model: its name and where its weights come from.
+    pub model: Model,
+    /// What executes the model.
+    #[serde(default)]
+    pub engine: Engine,
+    /// What is asked of the model in each measured window.
+    #[serde(default)]
+    pub workload: Workload,
+    /// How tokens are chosen. The default is greedy, so that runs are comparable.
+    #[serde(default)]
+    pub decoder: Decoder,
+    /// How many replicas measure at the same time.
+    #[serde(default)]
+    pub processes: Processes,
+    /// How carefully to measure.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// Which energy counters are read.
+    #[serde(default)]
+    pub energy: Energy,
+    /// Axes whose combinations are the points of the experiment; without any there is one point. At most 100 points.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5))]
+    #[x_kube(
+        validation = Rule::new("self.map(a, size(a.values)).sum() <= 100")
+            .message("a sweep takes at most 100 values over all its axes"),
+        validation = Rule::new("self.all(a, self.exists_one(b, b.field == a.field))")
+            .message("each field may be swept by one axis only")
+    )]
+    pub sweep: Vec<SweepAxis>,
+    /// Prices and carbon intensity; without them cost and emissions are null.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pricing: Option<Pricing>,
+}

@@ -1,0 +1,161 @@
+//! `Runner`: mailbox (spec, written by the operator) and record (status, written by the process) of one process.
+//! Locally the same two structs travel as JSON lines over the child's stdin and stdout.
+
+mod energy;
+mod environment;
+mod window;
+
+use jiff::Timestamp;
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+pub use self::{
+    energy::{
+        CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading, MeanOfSamples, PowerSample, Source,
+    },
+    environment::{CpuEnvironment, Environment, GpuEnvironment, ModelEnvironment},
+    window::{
+        AbsentDomain, ClockQuality, ComputePrecision, Confidence, FlopCount, FlopMethod, IdleBaseline, IdleState,
+        KvCacheRecord, StaticBatchRecord, WarmupRecord, WindowRecord,
+    },
+};
+use crate::plan::{LoadPlan, TrialIdentity, WindowPlan};
+
+/// The mailbox of one process.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "lem.dev",
+    version = "v1alpha1",
+    kind = "Runner",
+    plural = "runners",
+    category = "lem",
+    namespaced,
+    status = "RunnerStatus",
+    derive = "PartialEq",
+    doc = "Mailbox and record of one measuring process. Written by lem, not by users.",
+    printcolumn = r#"{"name":"Experiment","type":"string","jsonPath":".spec.experiment"}"#,
+    printcolumn = r#"{"name":"Process","type":"integer","jsonPath":".spec.process"}"#,
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Node","type":"string","jsonPath":".status.environment.node"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+pub struct RunnerSpec {
+    /// Name of the experiment.
+    pub experiment: String,
+    /// Cohort, the processes that share one load.
+    pub cohort: String,
+    /// Index of this process among `processes`.
+    pub process: u32,
+    /// Processes of the cohort.
+    pub processes: u32,
+    /// What to load.
+    pub load: LoadPlan,
+    /// The window to measure next.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assignment: Option<Assignment>,
+    /// No further window comes: take the last baseline and exit.
+    #[serde(default)]
+    pub finish: bool,
+}
+
+/// One window to measure.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Assignment {
+    /// Which window it is.
+    pub trial: TrialIdentity,
+    /// What it measures.
+    pub window: WindowPlan,
+    /// Wall-clock time at which all processes start; written once all are ready.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_at: Option<Timestamp>,
+}
+
+/// What a process is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum RunnerPhase {
+    /// Started.
+    #[default]
+    Starting,
+    /// Measuring idle power, or reading the weights.
+    Loading,
+    /// Loaded, without an assignment.
+    Idle,
+    /// Warming up for the assignment.
+    WarmingUp,
+    /// Warm, waiting for the start time.
+    Ready,
+    /// In the measured window.
+    Measuring,
+    /// Finished; nothing more comes.
+    Finished,
+    /// Ended by an error.
+    Failed,
+}
+
+/// The record of one process.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerStatus {
+    /// Version of the facts below; see [`crate::SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// UID of the pod that writes, empty for a local process.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub pod_uid: String,
+    /// What the process is doing.
+    pub phase: RunnerPhase,
+    /// The trial that phase refers to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialIdentity>,
+    /// What was measured on, and with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
+    /// Seconds to load the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load_seconds: Option<f64>,
+    /// Seconds spent in warm-up, baseline, wait and cool-down so far.
+    #[serde(default)]
+    pub held: HeldSeconds,
+    /// Idle power, in order of measurement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baselines: Vec<IdleBaseline>,
+    /// Finished windows, whole or not at all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub windows: Vec<WindowRecord>,
+    /// What ended the process, if an error did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunnerError>,
+}
+
+/// Where a process's time went (METHODOLOGY §2, cost of measuring), in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HeldSeconds {
+    /// Reading weights.
+    pub load: f64,
+    /// Idle baselines.
+    pub baseline: f64,
+    /// Warm-up.
+    pub warmup: f64,
+    /// Waiting for assignments and the barrier.
+    pub wait: f64,
+    /// Cool-down.
+    pub cooldown: f64,
+    /// Measured windows.
+    pub measured: f64,
+    /// All of the process's life until this report.
+    pub total: f64,
+}
+
+/// An error that ended a process or a trial.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerError {
+    /// Bounded, machine-readable category.
+    pub category: String,
+    /// What was wrong, where, and what to do.
+    pub message: String,
+}
