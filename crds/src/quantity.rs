@@ -54,7 +54,7 @@ impl FromStr for Duration {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let invalid = || QuantityError::Duration(text.to_owned());
         let mut rest = text;
-        let mut seconds = 0.0_f64;
+        let mut total = time::Duration::ZERO;
         if rest.is_empty() {
             return Err(invalid());
         }
@@ -62,26 +62,37 @@ impl FromStr for Duration {
             let digits = rest
                 .find(|c: char| !c.is_ascii_digit() && c != '.')
                 .ok_or_else(invalid)?;
-            let number: f64 = rest[..digits].parse().map_err(|_| invalid())?;
-            rest = &rest[digits..];
-            let (scale, unit) = if rest.starts_with("ms") {
-                (1e-3, 2)
-            } else if rest.starts_with('s') {
-                (1.0, 1)
-            } else if rest.starts_with('m') {
-                (60.0, 1)
-            } else if rest.starts_with('h') {
-                (3600.0, 1)
+            let (number, tail) = rest.split_at(digits);
+            let (unit_nanoseconds, unit) = if tail.starts_with("ms") {
+                (1_000_000_u64, 2)
+            } else if tail.starts_with('s') {
+                (1_000_000_000, 1)
+            } else if tail.starts_with('m') {
+                (60_000_000_000, 1)
+            } else if tail.starts_with('h') {
+                (3_600_000_000_000, 1)
             } else {
                 return Err(invalid());
             };
-            seconds += number * scale;
-            rest = &rest[unit..];
+            let nanoseconds = scaled(number, unit_nanoseconds).ok_or_else(invalid)?;
+            total = total
+                .checked_add(time::Duration::from_nanos(nanoseconds))
+                .ok_or_else(invalid)?;
+            rest = &tail[unit..];
         }
-        time::Duration::try_from_secs_f64(seconds)
-            .map(Self)
-            .map_err(|_| invalid())
+        Ok(Self(total))
     }
+}
+
+/// `number` × `unit` in integers, so that no whole number of nanoseconds is rounded.
+fn scaled(number: &str, unit: u64) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 {
+        return None;
+    }
+    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    let fraction = u128::from(fraction.parse::<u64>().ok()?) * u128::from(unit) / 10_u128.pow(fraction.len() as u32);
+    whole.checked_add(u64::try_from(fraction).ok()?)
 }
 
 impl fmt::Display for Duration {

@@ -1,1 +1,2 @@
-fn main(){}
+//! The `lem` command.
+fn main() {}
