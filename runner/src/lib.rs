@@ -1,5 +1,13 @@
 //! Measures one process: loads a model, runs windows, meters energy, reports raw facts.
+//!
+//! [`protocol`] is the measurement, readable top to bottom. It is handed an [`engine`] (what computes tokens), a meter of
+//! [`energy`], requests from [`workload`], and a [`mailbox`] where assignments come from and reports go.
 
 pub mod energy;
 pub mod engine;
+pub mod environment;
 pub mod flops;
+pub mod mailbox;
+pub mod metrics;
+pub mod protocol;
+pub mod workload;

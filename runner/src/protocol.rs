@@ -1,0 +1,254 @@
+//! The measurement of one process (METHODOLOGY §2):
+//! `baseline → load → baseline → [ cool-down → warm-up → ready → start → window → report ]* → baseline → finish`.
+
+mod baseline;
+mod facts;
+mod load;
+mod requests;
+mod wait;
+mod warmup;
+mod window;
+
+use std::time::{Duration, Instant};
+
+use lem_crds::{
+    RunnerSpec, RunnerStatus, SCHEMA_VERSION,
+    experiment::Barrier,
+    runner::{Assignment, IdleState, RunnerError, RunnerPhase},
+};
+
+use crate::{
+    energy::{Meter, MeterError},
+    engine::{Engine, EngineError},
+    mailbox::{Mailbox, MailboxError, Received},
+    metrics::LiveMetrics,
+    workload::{Requests, WorkloadError},
+};
+
+/// What ended a process.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    /// No energy meter as the plan demands it.
+    #[error("failed to open the energy meters")]
+    Meter(#[source] MeterError),
+    /// The model could not be loaded.
+    #[error("failed to load the model")]
+    Load(#[source] EngineError),
+    /// The plan names something that this process cannot do.
+    #[error("{field}: {message}")]
+    Unsupported {
+        /// Field of the experiment.
+        field: &'static str,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The requests could not be made.
+    #[error("failed to prepare the workload")]
+    Workload(#[source] WorkloadError),
+    /// The engine failed while it ran.
+    #[error("failed to run the model")]
+    Engine(#[source] EngineError),
+    /// Latency samples could not be packed.
+    #[error("failed to pack the latency samples")]
+    Samples(#[source] lem_crds::samples::SamplesError),
+    /// The mailbox failed.
+    #[error("failed to exchange assignments and reports")]
+    Mailbox(#[source] MailboxError),
+    /// No assignment came within the bound: a runner never idles on a device.
+    #[error("no assignment within {0:?}")]
+    Idle(Duration),
+    /// The other side is gone.
+    #[error("the mailbox was closed before the experiment was finished")]
+    Abandoned,
+}
+
+impl ProtocolError {
+    /// Bounded category for reports and metrics.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Meter(_) => "meter",
+            Self::Load(error) | Self::Engine(error) => error.category(),
+            Self::Unsupported { .. } => "unsupported",
+            Self::Workload(_) => "workload",
+            Self::Samples(_) => "samples",
+            Self::Mailbox(_) => "mailbox",
+            Self::Idle(_) => "idle",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Runs one process from its first assignment to its last report. The error, if one ends it, is in the last report too.
+///
+/// # Errors
+/// What ended the process before it was told to finish.
+pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duration) -> Result<(), ProtocolError> {
+    let mut process = Process {
+        mailbox,
+        metrics,
+        idle_bound,
+        started: Instant::now(),
+        status: RunnerStatus { schema_version: SCHEMA_VERSION, ..RunnerStatus::default() },
+    };
+    let outcome = process.run();
+    process.status.phase = if outcome.is_ok() { RunnerPhase::Finished } else { RunnerPhase::Failed };
+    process.status.error = outcome.as_ref().err().map(|error| RunnerError {
+        category: error.category().to_owned(),
+        message: with_causes(error),
+    });
+    if !matches!(outcome, Err(ProtocolError::Abandoned | ProtocolError::Mailbox(_))) {
+        process.report()?;
+    }
+    outcome
+}
+
+/// An error and everything behind it, in one line.
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+struct Process<'a> {
+    mailbox: &'a mut dyn Mailbox,
+    metrics: &'a LiveMetrics,
+    idle_bound: Duration,
+    started: Instant,
+    status: RunnerStatus,
+}
+
+/// What stays for the life of the process once the model is resident.
+struct Loaded {
+    engine: Box<dyn Engine>,
+    meter: Box<dyn Meter>,
+    node: String,
+    /// Plan of the window before, for the shorter warm-up.
+    previous_plan: Option<String>,
+}
+
+impl Process<'_> {
+    fn run(&mut self) -> Result<(), ProtocolError> {
+        let mut spec = self.next_spec()?;
+        let mut loaded = self.load(&spec)?;
+        self.enter(RunnerPhase::Idle)?;
+        while !spec.finish {
+            match spec.assignment.clone().filter(|assignment| !self.is_done(assignment)) {
+                Some(assignment) => spec = self.measure(&mut loaded, spec, &assignment)?,
+                None => spec = self.next_spec()?,
+            }
+        }
+        self.baseline(loaded.meter.as_mut(), spec.load.baseline.duration, IdleState::ModelResidentAfter)
+    }
+
+    /// Cool-down, warm-up, barrier and window of one assignment; gives the newest state of the mailbox.
+    fn measure(
+        &mut self,
+        loaded: &mut Loaded,
+        mut spec: RunnerSpec,
+        assignment: &Assignment,
+    ) -> Result<RunnerSpec, ProtocolError> {
+        let Assignment { trial, window: plan, start_at: _ } = assignment;
+        self.status.trial = Some(trial.clone());
+        self.enter(RunnerPhase::WarmingUp)?;
+        let requests =
+            Requests::build(&plan.workload, &plan.decoder, loaded.engine.as_ref()).map_err(ProtocolError::Workload)?;
+        self.status.held.cooldown += wait::cool_down(&plan.cooldown, loaded.meter.as_ref());
+        let repeats = loaded.previous_plan.as_deref() == Some(trial.plan_sha256.as_str());
+        let warmup = warmup::run(&plan.warmup, &requests, loaded.engine.as_mut(), repeats)
+            .inspect(|record| self.status.held.warmup += record.seconds)?;
+        loaded.previous_plan = Some(trial.plan_sha256.clone());
+
+        let waiting = Instant::now();
+        self.enter(RunnerPhase::Ready)?;
+        let start_at = match plan.barrier {
+            Barrier::None => None,
+            Barrier::Trial => {
+                spec = match self.await_start(spec, assignment)? {
+                    Start::At(spec) => spec,
+                    Start::Superseded(spec) => return Ok(spec),
+                };
+                spec.assignment.as_ref().and_then(|assignment| assignment.start_at)
+            }
+        };
+        loaded.meter.arm().map_err(ProtocolError::Meter)?;
+        if let Some(start_at) = start_at {
+            wait::until(start_at);
+        }
+        self.status.held.wait += waiting.elapsed().as_secs_f64();
+
+        // Nothing is reported or logged from here to the end of the window.
+        self.status.phase = RunnerPhase::Measuring;
+        self.metrics.measuring.set(1);
+        let record = window::measure(loaded, &requests, assignment, start_at, warmup);
+        self.metrics.measuring.set(0);
+        let record = record?;
+        self.status.held.measured += record.duration_seconds;
+        self.count(&record);
+        self.status.windows.push(record);
+        self.enter(RunnerPhase::Idle)?;
+        Ok(spec)
+    }
+
+    /// Waits for the start time of an assignment, or for a newer assignment that takes its place.
+    fn await_start(&mut self, mut spec: RunnerSpec, assignment: &Assignment) -> Result<Start, ProtocolError> {
+        loop {
+            match &spec.assignment {
+                Some(current) if !spec.finish && current.trial == assignment.trial => {
+                    if current.start_at.is_some() {
+                        return Ok(Start::At(spec));
+                    }
+                }
+                _ => return Ok(Start::Superseded(spec)),
+            }
+            spec = self.next_spec()?;
+        }
+    }
+
+    fn next_spec(&mut self) -> Result<RunnerSpec, ProtocolError> {
+        let waiting = Instant::now();
+        let received = self.mailbox.receive(self.idle_bound).map_err(ProtocolError::Mailbox)?;
+        if self.status.phase == RunnerPhase::Idle {
+            self.status.held.wait += waiting.elapsed().as_secs_f64();
+        }
+        match received {
+            Received::Spec(spec) => Ok(*spec),
+            Received::TimedOut => Err(ProtocolError::Idle(self.idle_bound)),
+            Received::Closed => Err(ProtocolError::Abandoned),
+        }
+    }
+
+    fn is_done(&self, assignment: &Assignment) -> bool {
+        self.status.windows.iter().any(|window| window.trial == assignment.trial)
+    }
+
+    fn enter(&mut self, phase: RunnerPhase) -> Result<(), ProtocolError> {
+        self.status.phase = phase;
+        self.report()
+    }
+
+    fn report(&mut self) -> Result<(), ProtocolError> {
+        self.status.held.total = self.started.elapsed().as_secs_f64();
+        self.mailbox.report(&self.status).map_err(ProtocolError::Mailbox)
+    }
+
+    fn count(&self, record: &lem_crds::runner::WindowRecord) {
+        self.metrics.input_tokens.inc_by(record.input_tokens);
+        self.metrics.output_tokens.inc_by(record.output_tokens);
+        self.metrics.requests.inc_by(record.requests_completed);
+        self.metrics.windows.inc();
+        self.metrics.measured.inc_by(record.duration_seconds);
+        self.metrics.energy.inc_by(record.energy.iter().filter_map(|reading| reading.joules).sum());
+    }
+}
+
+/// What came of waiting for the start.
+enum Start {
+    /// The mailbox names the start time.
+    At(RunnerSpec),
+    /// Another assignment took its place, or the experiment is over.
+    Superseded(RunnerSpec),
+}

@@ -1,0 +1,188 @@
+//! From what meters and engine saw to the contract's raw facts. Pure but for the kernel's word on its clock.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use lem_crds::{
+    metrics::Unavailable,
+    runner::{
+        AbsentDomain, ClockQuality, ComputePrecision, CounterIdentity, CounterReading, DeviceObservation, Domain,
+        EnergyReading, Environment, GpuEnvironment, MeanOfSamples, PowerSample, Source,
+    },
+};
+
+use crate::{
+    energy::{self, CounterDomain, DeviceProvenance, EnergySource, Meter, MeterReport, UnavailableReason},
+    engine,
+};
+
+/// A meter's report in the contract's terms.
+pub(super) struct Facts {
+    pub(super) energy: Vec<EnergyReading>,
+    pub(super) absent: Vec<AbsentDomain>,
+    pub(super) devices: Vec<DeviceObservation>,
+}
+
+pub(super) fn report(report: MeterReport) -> Facts {
+    let MeterReport { readings, devices, absent } = report;
+    Facts {
+        energy: readings.into_iter().map(reading).collect(),
+        absent: absent
+            .into_iter()
+            .map(|absent| AbsentDomain {
+                domain: domain(absent.domain),
+                reason: unavailable(absent.unavailable.reason),
+                message: absent.unavailable.message,
+            })
+            .collect(),
+        devices: devices.into_iter().map(device).collect(),
+    }
+}
+
+pub(super) fn reading(reading: energy::EnergyReading) -> EnergyReading {
+    let cumulative = |raw: energy::RawCounter| CounterReading { at: timestamp(raw.at.wall_seconds), joules: raw.joules };
+    EnergyReading {
+        counter: CounterIdentity {
+            domain: domain(reading.counter.domain),
+            node: reading.counter.node,
+            id: reading.counter.id,
+        },
+        source: match reading.source {
+            EnergySource::NvmlCounter => Source::NvmlCounter,
+            EnergySource::NvmlPowerIntegral => Source::NvmlPowerIntegral,
+            EnergySource::Rapl => Source::Rapl,
+            EnergySource::Estimate => Source::Estimate,
+        },
+        joules: reading.joules,
+        message: reading.unavailable.as_ref().map(|why| why.message.clone()).unwrap_or_default(),
+        unavailable: reading.unavailable.map(|why| unavailable(why.reason)),
+        uncertainty_joules: reading.uncertainty_joules.unwrap_or_default(),
+        duration_seconds: reading.duration_seconds,
+        start: reading.start_raw.map(cumulative),
+        end: reading.end_raw.map(cumulative),
+        range_joules: None,
+        update_period_seconds: reading.update_period_seconds,
+        integral_joules: reading.integral_joules,
+        power_is_averaged: reading.power_is_averaged,
+        power: reading
+            .power
+            .into_iter()
+            .take(60)
+            .map(|sample| PowerSample { offset_seconds: sample.offset_seconds, watts: sample.watts })
+            .collect(),
+    }
+}
+
+fn device(device: energy::DeviceObservation) -> DeviceObservation {
+    let mean = |samples: energy::SampleSum| MeanOfSamples { sum: samples.sum, count: samples.count };
+    let seconds = |nanoseconds: u64| nanoseconds as f64 * 1e-9;
+    DeviceObservation {
+        uuid: device.uuid,
+        sm_utilisation: device.sm_utilisation_percent.map(mean),
+        memory_utilisation: device.memory_utilisation_percent.map(mean),
+        memory_peak_bytes: device.peak_memory_used_bytes,
+        memory_total_bytes: device.total_memory_bytes,
+        temperature_start_celsius: device.temperature_start_celsius.map(f64::from),
+        temperature_maximum_celsius: device.temperature_max_celsius.map(f64::from),
+        sm_clock_megahertz: device.sm_clock_megahertz.map(mean),
+        throttle_reasons: device.throttle_reason_bits.map(slowing_reasons),
+        power_violation_seconds: device.power_violation_nanoseconds.map(seconds),
+        thermal_violation_seconds: device.thermal_violation_nanoseconds.map(seconds),
+        power_limit_watts: device.power_limit_watts,
+        power_limit_default_watts: device.power_limit_default_watts,
+        mig_enabled: device.mig_enabled,
+        foreign_processes: device.foreign_process_count,
+        // The meters explain in words; the contract keeps the bounded reason.
+        not_available: device.not_available.into_keys().map(|field| (field, Unavailable::NotSupported)).collect(),
+    }
+}
+
+/// Bits of `nvmlClocksEventReasons` that hold clocks below what the load asks for; idle, application clocks and display
+/// settings are none.
+const SLOWING_REASONS: [(u64, &str); 6] = [
+    (0x04, "SwPowerCap"),
+    (0x08, "HwSlowdown"),
+    (0x10, "SyncBoost"),
+    (0x20, "SwThermalSlowdown"),
+    (0x40, "HwThermalSlowdown"),
+    (0x80, "HwPowerBrakeSlowdown"),
+];
+
+fn slowing_reasons(bits: u64) -> Vec<String> {
+    SLOWING_REASONS.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| (*name).to_owned()).collect()
+}
+
+fn domain(domain: CounterDomain) -> Domain {
+    match domain {
+        CounterDomain::Gpu => Domain::Gpu,
+        CounterDomain::Cpu => Domain::Cpu,
+        CounterDomain::Dram => Domain::Dram,
+    }
+}
+
+fn unavailable(reason: UnavailableReason) -> Unavailable {
+    match reason {
+        UnavailableReason::NoNvmlLibrary | UnavailableReason::NoDevices => Unavailable::NoDevice,
+        UnavailableReason::NotSupported | UnavailableReason::ProcessNamespace => Unavailable::NotSupported,
+        UnavailableReason::CounterReset => Unavailable::CounterReset,
+        UnavailableReason::DeviceFailed
+        | UnavailableReason::Vanished
+        | UnavailableReason::Malformed
+        | UnavailableReason::NotStarted => Unavailable::CounterFailed,
+        UnavailableReason::PermissionDenied => Unavailable::PermissionDenied,
+        UnavailableReason::NoPowercap => Unavailable::NoCounter,
+        UnavailableReason::Off => Unavailable::SwitchedOff,
+    }
+}
+
+pub(super) fn compute_precision(precision: engine::ComputePrecision) -> ComputePrecision {
+    match precision {
+        engine::ComputePrecision::Fp32 => ComputePrecision::Fp32,
+        engine::ComputePrecision::Tf32 => ComputePrecision::Tf32,
+        engine::ComputePrecision::Fp16 => ComputePrecision::Fp16,
+        engine::ComputePrecision::Bf16 => ComputePrecision::Bf16,
+        engine::ComputePrecision::Fp8 => ComputePrecision::Fp8,
+        engine::ComputePrecision::Int8 => ComputePrecision::Int8,
+        engine::ComputePrecision::Int4 => ComputePrecision::Int4,
+    }
+}
+
+/// Adds counters and GPUs to the provenance.
+pub(super) fn add_devices(environment: &mut Environment, meter: &dyn Meter, devices: Vec<DeviceProvenance>) {
+    environment.counters = meter
+        .describe()
+        .into_iter()
+        .map(|counter| {
+            format!("{} {}: {}", domain(counter.counter.domain).name(), counter.counter.id, counter.detail)
+        })
+        .collect();
+    environment.driver = devices.iter().find_map(|device| device.driver.clone());
+    environment.cuda = devices.iter().find_map(|device| device.cuda_driver.clone());
+    environment.gpus = devices.into_iter().map(gpu).collect();
+}
+
+fn gpu(device: DeviceProvenance) -> GpuEnvironment {
+    GpuEnvironment {
+        uuid: device.uuid,
+        product: device.product,
+        vbios: device.vbios,
+        memory_bytes: device.total_memory_bytes,
+        power_limit_watts: device.power_limit_watts,
+        power_limit_default_watts: device.power_limit_default_watts,
+        application_clock_megahertz: device.application_sm_clock_megahertz,
+        ecc: device.ecc_enabled,
+        persistence: device.persistence_enabled,
+        mig: device.mig_enabled,
+        not_available: BTreeMap::new(),
+    }
+}
+
+/// Unix seconds as a timestamp; the epoch for a value out of range.
+pub(super) fn timestamp(wall_seconds: f64) -> Timestamp {
+    Timestamp::from_microsecond((wall_seconds * 1e6).round() as i64).unwrap_or_default()
+}
+
+/// What the kernel says of its clock: `adjtimex(2)` as the `ntptime` tool shows it.
+pub(super) fn clock_quality() -> ClockQuality {
+    ClockQuality { synchronised: None, maximum_error_microseconds: None }
+}

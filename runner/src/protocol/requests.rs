@@ -1,0 +1,137 @@
+//! Executes the requests of a window or of a warm-up: admits them as they arrive, steps the engine, notes the times.
+//! All memory is taken before the first step.
+
+use std::{
+    collections::VecDeque,
+    thread,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    engine::{Engine, EngineError, SequenceRequest, StepKind},
+    workload::{Requests, Schedule},
+};
+
+/// What was observed, in seconds since the start of execution.
+#[derive(Debug, Default)]
+pub(super) struct Observed {
+    /// Submission to completion of each completed request, in order of completion.
+    pub(super) end_to_end: Vec<f64>,
+    /// Submission to first token; empty without streaming.
+    pub(super) time_to_first_token: Vec<f64>,
+    /// Gaps between tokens; empty without streaming.
+    pub(super) inter_token: Vec<f64>,
+    /// Prompt tokens of completed requests.
+    pub(super) input_tokens: u64,
+    /// Tokens generated.
+    pub(super) output_tokens: u64,
+    /// (prompt, output) tokens of each completed request.
+    pub(super) lengths: Vec<(u64, u64)>,
+    /// Time in prefill steps.
+    pub(super) prefill_seconds: f64,
+    /// Time in decode steps.
+    pub(super) decode_seconds: f64,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Progress {
+    submitted: f64,
+    last_token: f64,
+    tokens: u64,
+}
+
+/// Runs all requests to their end.
+pub(super) fn execute(requests: &Requests, engine: &mut dyn Engine) -> Result<Observed, EngineError> {
+    let count = requests.prompts.len();
+    let gaps = if requests.streaming { count * requests.max_output_tokens as usize } else { 0 };
+    let mut observed = Observed {
+        end_to_end: Vec::with_capacity(count),
+        time_to_first_token: Vec::with_capacity(count),
+        inter_token: Vec::with_capacity(gaps),
+        lengths: Vec::with_capacity(count),
+        ..Observed::default()
+    };
+    let mut progress = vec![Progress::default(); count];
+    let mut waiting: VecDeque<usize> = VecDeque::with_capacity(count);
+    let mut prepared: Vec<Option<SequenceRequest>> = (0..count).map(|index| Some(sequence(requests, index))).collect();
+    let mut output = Vec::with_capacity(64);
+    let mut arrived = 0;
+
+    let begin = Instant::now();
+    let mut now = 0.0;
+    while observed.end_to_end.len() < count {
+        while arrived < count && has_arrived(&requests.schedule, arrived, arrived - observed.end_to_end.len(), now) {
+            progress[arrived].submitted = match &requests.schedule {
+                Schedule::ClosedLoop { .. } => now,
+                Schedule::Open { arrivals } => arrivals[arrived],
+            };
+            waiting.push_back(arrived);
+            arrived += 1;
+        }
+        while engine.free_sequences() > 0
+            && let Some(request) = waiting.pop_front().and_then(|index| prepared[index].take())
+        {
+            engine.submit(request)?;
+        }
+        let stepped = now;
+        let kind = engine.step(&mut output)?;
+        now = begin.elapsed().as_secs_f64();
+        match kind {
+            StepKind::Prefill { .. } => observed.prefill_seconds += now - stepped,
+            StepKind::Decode { .. } => observed.decode_seconds += now - stepped,
+            StepKind::Idle => {
+                now = await_arrival(&requests.schedule, arrived, begin);
+                continue;
+            }
+        }
+        for token in output.drain(..) {
+            let index = token.sequence as usize;
+            let sequence = &mut progress[index];
+            if requests.streaming {
+                if sequence.tokens == 0 {
+                    observed.time_to_first_token.push(now - sequence.submitted);
+                } else {
+                    observed.inter_token.push(now - sequence.last_token);
+                }
+            }
+            sequence.last_token = now;
+            sequence.tokens += 1;
+            if token.finished.is_some() {
+                let prompt = requests.prompts[index].len() as u64;
+                observed.end_to_end.push(now - sequence.submitted);
+                observed.lengths.push((prompt, sequence.tokens));
+                observed.input_tokens += prompt;
+                observed.output_tokens += sequence.tokens;
+            }
+        }
+    }
+    Ok(observed)
+}
+
+fn sequence(requests: &Requests, index: usize) -> SequenceRequest {
+    SequenceRequest {
+        id: index as u64,
+        prompt: requests.prompts[index].clone(),
+        max_output_tokens: requests.max_output_tokens,
+        ignore_eos: requests.ignore_eos,
+        sampling: requests.sampling,
+    }
+}
+
+fn has_arrived(schedule: &Schedule, index: usize, in_system: usize, now: f64) -> bool {
+    match schedule {
+        Schedule::ClosedLoop { concurrency } => in_system < *concurrency,
+        Schedule::Open { arrivals } => arrivals[index] <= now,
+    }
+}
+
+/// Sleeps to the next arrival of an open schedule; gives the time then.
+fn await_arrival(schedule: &Schedule, next: usize, begin: Instant) -> f64 {
+    if let Schedule::Open { arrivals } = schedule
+        && let Some(arrival) = arrivals.get(next)
+    {
+        let ahead = Duration::from_secs_f64(*arrival).saturating_sub(begin.elapsed());
+        thread::sleep(ahead);
+    }
+    begin.elapsed().as_secs_f64()
+}
