@@ -4,10 +4,15 @@
 //! [`integrate`] (power to energy) and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
 
 pub mod clock;
+pub mod combined;
 pub mod edge;
+pub mod estimate;
 pub mod integrate;
 pub mod nvml;
+mod open;
+pub mod rapl;
 pub mod reading;
+mod sampler;
 
 use std::{io, path::PathBuf};
 
@@ -15,7 +20,11 @@ use nvml_wrapper::error::NvmlError;
 
 pub use self::{
     clock::Mark,
+    combined::CombinedMeter,
+    estimate::{EstimateMeter, EstimateOptions},
     nvml::{DeviceProvenance, NvmlMeter, NvmlOptions, OwnProcesses},
+    open::{CpuMetering, GpuMetering, MeterConfig, OpenedMeter, open},
+    rapl::RaplMeter,
     reading::{
         Absent, CounterDescription, CounterDomain, CounterIdentity, DeviceObservation, EnergyReading, EnergySource,
         MeterReport, PowerSample, RawCounter, SampleSum, Unavailable, UnavailableReason,
@@ -52,6 +61,12 @@ pub enum MeterError {
     /// The selection is empty.
     #[error("no GPU is visible to this process")]
     NoDevices,
+    /// The powercap tree has nothing to count, or hides it.
+    #[error("failed to open RAPL: {}", unavailable.message)]
+    Rapl {
+        /// Why.
+        unavailable: Unavailable,
+    },
     /// The sampler could not be started.
     #[error("failed to start the sampler thread")]
     Thread {
@@ -59,6 +74,22 @@ pub enum MeterError {
         #[source]
         source: io::Error,
     },
+}
+
+impl MeterError {
+    /// The same as a reason in a report, for meters that are optional.
+    pub fn unavailable(&self) -> Unavailable {
+        match self {
+            Self::NvmlLibrary { source, .. } => {
+                Unavailable::new(UnavailableReason::NoNvmlLibrary, format!("{self}: {source}"))
+            }
+            Self::Device { source, .. } => Unavailable::new(UnavailableReason::NoDevices, format!("{self}: {source}")),
+            Self::Thread { source } => Unavailable::new(UnavailableReason::DeviceFailed, format!("{self}: {source}")),
+            Self::MigDevice { .. } => Unavailable::new(UnavailableReason::NotSupported, self.to_string()),
+            Self::NoDevices => Unavailable::new(UnavailableReason::NoDevices, self.to_string()),
+            Self::Rapl { unavailable } => unavailable.clone(),
+        }
+    }
 }
 
 /// Measures windows, one after another: `arm`, `start`, (the work), `mark_end`, `stop`.
