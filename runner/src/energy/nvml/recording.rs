@@ -1,0 +1,184 @@
+//! The polls of one board around and inside one window, and the reading that they make. Pure.
+
+use super::super::{
+    clock::Mark,
+    edge::{CounterSample, energy_at_end, energy_at_start, ticks, update_period, was_reset},
+    integrate::{Power, thin, trapezoid},
+    reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
+};
+
+/// Polls kept before the window: about two seconds of them.
+const POLLS_BEFORE: usize = 2048;
+
+/// Where a poll lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    Before,
+    Inside,
+    After,
+}
+
+/// Polls of one board. The first of `inside` and of `after` are the reads at the edges.
+#[derive(Debug, Default)]
+pub(super) struct Recording {
+    before: Vec<CounterSample>,
+    inside: Vec<CounterSample>,
+    after: Vec<CounterSample>,
+    power: Vec<Power>,
+    counter_failure: Option<Unavailable>,
+    power_failure: Option<Unavailable>,
+}
+
+impl Recording {
+    /// Adds one poll; `instant` tells whether its power is instantaneous.
+    pub(super) fn add(
+        &mut self,
+        place: Place,
+        at: f64,
+        joules: Result<f64, Unavailable>,
+        watts: Result<f64, Unavailable>,
+        instant: bool,
+    ) {
+        let polls = match place {
+            Place::Before => &mut self.before,
+            Place::Inside => &mut self.inside,
+            Place::After => &mut self.after,
+        };
+        match joules {
+            Ok(joules) => polls.push(CounterSample {
+                at,
+                joules,
+                watts: watts.as_ref().ok().copied().filter(|_| instant),
+            }),
+            Err(failure) if place == Place::After && !self.after.is_empty() => drop(failure),
+            Err(failure) => drop(self.counter_failure.get_or_insert(failure)),
+        }
+        match watts {
+            Ok(watts) => self.power.push(Power { at, watts }),
+            Err(failure) => drop(self.power_failure.get_or_insert(failure)),
+        }
+        if self.before.len() > 2 * POLLS_BEFORE {
+            self.before.drain(..POLLS_BEFORE);
+            let oldest = self.before.first().map_or(0.0, |poll| poll.at);
+            self.power.retain(|power| power.at >= oldest);
+        }
+    }
+
+    /// Number of counter updates seen in one place.
+    pub(super) fn updates(&self, place: Place) -> usize {
+        let polls = match place {
+            Place::Before => &self.before,
+            Place::Inside => &self.inside,
+            Place::After => &self.after,
+        };
+        ticks(polls, None).len()
+    }
+
+    /// True if there is nothing to wait for.
+    pub(super) fn counter_failed(&self) -> bool {
+        self.counter_failure.is_some()
+    }
+
+    /// Median time between two updates, s.
+    pub(super) fn update_period(&self) -> Option<f64> {
+        update_period(&ticks(&self.before, None)).or_else(|| update_period(&ticks(&self.after, None)))
+    }
+
+    /// The reading of the window.
+    pub(super) fn reading(&self, counter: CounterIdentity, start: Mark, end: Mark, averaged: bool) -> EnergyReading {
+        let (from, to) = (start.monotonic_seconds, end.monotonic_seconds);
+        let integral = trapezoid(&self.power, from, to).filter(|_| self.power_covers(to));
+        let mut reading = EnergyReading {
+            counter,
+            source: EnergySource::NvmlCounter,
+            joules: None,
+            unavailable: None,
+            uncertainty_joules: None,
+            duration_seconds: to - from,
+            start,
+            end,
+            start_raw: raw(self.inside.first(), start),
+            end_raw: raw(self.after.first(), end),
+            update_period_seconds: self.update_period(),
+            integral_joules: integral.map(|integral| integral.joules),
+            integral_disagreement: None,
+            power_is_averaged: averaged,
+            power: thin(&self.power, from, to),
+        };
+        match self.counted(from, to) {
+            Ok((joules, uncertainty)) => {
+                reading.joules = Some(joules);
+                reading.uncertainty_joules = Some(uncertainty);
+                reading.integral_disagreement = integral
+                    .filter(|_| joules > 0.0)
+                    .map(|integral| (joules - integral.joules).abs() / joules);
+            }
+            // Counter and power are two sensors of NVML: the second one may go on without the first.
+            Err(failure) if failure.reason != UnavailableReason::CounterReset && integral.is_some() => {
+                reading.source = EnergySource::NvmlPowerIntegral;
+                reading.joules = reading.integral_joules;
+                reading.uncertainty_joules = integral.map(|integral| {
+                    integral.error_joules + if averaged { self.averaging_joules(from, to) } else { 0.0 }
+                });
+            }
+            Err(failure) => reading.unavailable = Some(failure),
+        }
+        reading
+    }
+
+    fn counted(&self, from: f64, to: f64) -> Result<(f64, f64), Unavailable> {
+        if let Some(failure) = &self.counter_failure {
+            return Err(failure.clone());
+        }
+        let polls: Vec<_> = [&self.before, &self.inside, &self.after]
+            .into_iter()
+            .flatten()
+            .copied()
+            .collect();
+        if was_reset(&polls) {
+            return Err(Unavailable::new(
+                UnavailableReason::CounterReset,
+                "the energy counter went backwards around or in the window: driver reload or device reset",
+            ));
+        }
+        let period = self.update_period();
+        // The read at the edge itself comes just after the edge, and closes the power series there.
+        let mut before = self.before.clone();
+        before.extend(self.inside.first());
+        let start = energy_at_start(&before, from, period);
+        let end = energy_at_end(&self.after, to, period);
+        let (start, end) = start.zip(end).ok_or_else(|| {
+            Unavailable::new(
+                UnavailableReason::NotStarted,
+                "the energy counter was not read at both edges",
+            )
+        })?;
+        Ok((
+            end.joules - start.joules,
+            end.uncertainty_joules + start.uncertainty_joules,
+        ))
+    }
+
+    fn power_covers(&self, to: f64) -> bool {
+        self.power_failure.is_none() && self.power.last().is_some_and(|last| last.at >= to)
+    }
+
+    /// A mean over the last second is late by half a second: bound by the range of power seen.
+    fn averaging_joules(&self, from: f64, to: f64) -> f64 {
+        let inside = || {
+            self.power
+                .iter()
+                .filter(|power| (from..=to).contains(&power.at))
+                .map(|power| power.watts)
+        };
+        let highest = inside().fold(0.0, f64::max);
+        (highest - inside().fold(highest, f64::min)).min(highest)
+    }
+}
+
+fn raw(poll: Option<&CounterSample>, edge: Mark) -> Option<RawCounter> {
+    poll.map(|poll| RawCounter {
+        at: edge.shifted(poll.at - edge.monotonic_seconds),
+        joules: poll.joules,
+    })
+}

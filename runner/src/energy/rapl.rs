@@ -1,0 +1,250 @@
+//! CPU package and memory energy from the powercap tree (`intel-rapl*`; AMD processors appear under the same name).
+
+mod wrap;
+mod zones;
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use self::{
+    wrap::{Unwrapped, longest_read_interval_seconds},
+    zones::{Zone, discover},
+};
+use super::{
+    Meter, MeterError,
+    clock::Mark,
+    integrate::{Power, thin},
+    reading::{
+        CounterDescription, CounterDomain, CounterIdentity, EnergyReading, EnergySource, MeterReport, RawCounter,
+        Unavailable,
+    },
+    sampler::Sampler,
+};
+
+/// Environment variable with the root of the powercap tree instead of [`DEFAULT_ROOT`].
+pub const ROOT_VARIABLE: &str = "LEM_POWERCAP_ROOT";
+
+/// Where Linux shows it.
+pub const DEFAULT_ROOT: &str = "/sys/class/powercap";
+
+/// RAPL counters are updated about every millisecond (Intel SDM 15.10.1; kernel `amd_energy`).
+const UPDATE_PERIOD_SECONDS: f64 = 0.001;
+
+/// Meters CPU packages and their memory.
+#[derive(Debug)]
+pub struct RaplMeter {
+    zones: Arc<Vec<Zone>>,
+    node: String,
+    sample_interval: Duration,
+    window: Option<Window>,
+}
+
+#[derive(Debug)]
+struct Window {
+    tracks: Arc<Mutex<Vec<Track>>>,
+    sampler: Option<Sampler>,
+    start: Mark,
+    end: Option<Mark>,
+}
+
+/// One zone inside one window.
+#[derive(Debug)]
+struct Track {
+    first: Result<RawCounter, Unavailable>,
+    last: Option<RawCounter>,
+    counter: Option<Unwrapped>,
+    failure: Option<Unavailable>,
+    /// Cumulative energy since the start edge.
+    energy: Vec<RawCounter>,
+}
+
+impl RaplMeter {
+    /// Finds the zones below `root`. They may still be unreadable: see [`Self::check_readable`].
+    pub fn open(root: &Path, sample_interval: Duration, node: &str) -> Result<Self, MeterError> {
+        let zones = discover(root).map_err(|unavailable| MeterError::Rapl { unavailable })?;
+        Ok(Self {
+            zones: Arc::new(zones),
+            node: node.to_owned(),
+            sample_interval,
+            window: None,
+        })
+    }
+
+    /// Reads every counter once.
+    pub fn check_readable(&self) -> Result<(), Unavailable> {
+        self.zones.iter().try_for_each(|zone| zone.read().map(drop))
+    }
+
+    /// The domains that have a zone.
+    pub fn domains(&self) -> Vec<CounterDomain> {
+        self.zones.iter().map(|zone| zone.domain).collect()
+    }
+
+    fn identity(&self, zone: &Zone) -> CounterIdentity {
+        CounterIdentity {
+            domain: zone.domain,
+            id: zone.id.clone(),
+            node: self.node.clone(),
+        }
+    }
+
+    /// The configured interval, or less where a counter could wrap unseen.
+    fn read_interval(&self) -> Duration {
+        let longest = self
+            .zones
+            .iter()
+            .map(|zone| longest_read_interval_seconds(zone.range_microjoules));
+        let longest = longest.fold(f64::INFINITY, f64::min).clamp(0.001, 3600.0);
+        self.sample_interval.min(Duration::from_secs_f64(longest))
+    }
+
+    fn reading(&self, zone: &Zone, track: &Track, start: Mark, end: Mark) -> EnergyReading {
+        let ends = track.first.as_ref().ok().copied().zip(track.last);
+        let failure = track.first.as_ref().err().or(track.failure.as_ref()).cloned();
+        let joules = ends
+            .filter(|_| failure.is_none())
+            .map(|(first, last)| last.joules - first.joules);
+        let power = power(track);
+        // Each edge is up to one update old.
+        let edge_watts = power.iter().map(|power| power.watts).fold(0.0, f64::max);
+        EnergyReading {
+            counter: self.identity(zone),
+            source: EnergySource::Rapl,
+            joules,
+            unavailable: failure,
+            uncertainty_joules: joules.map(|_| 2.0 * edge_watts * UPDATE_PERIOD_SECONDS),
+            duration_seconds: end.monotonic_seconds - start.monotonic_seconds,
+            start,
+            end,
+            start_raw: ends.map(|(first, _)| first),
+            end_raw: ends.map(|(_, last)| last),
+            update_period_seconds: Some(UPDATE_PERIOD_SECONDS),
+            integral_joules: None,
+            integral_disagreement: None,
+            power_is_averaged: false,
+            power: thin(&power, start.monotonic_seconds, end.monotonic_seconds),
+        }
+    }
+}
+
+impl Track {
+    fn begin(zone: &Zone) -> Self {
+        let at = Mark::now();
+        let value = zone.read();
+        let first = value.clone().map(|microjoules| RawCounter {
+            at,
+            joules: microjoules as f64 / 1e6,
+        });
+        Self {
+            energy: first.iter().copied().collect(),
+            counter: value
+                .ok()
+                .map(|microjoules| Unwrapped::new(zone.range_microjoules, microjoules)),
+            first,
+            last: None,
+            failure: None,
+        }
+    }
+
+    fn advance(&mut self, zone: &Zone) {
+        let (Some(counter), Ok(first)) = (&mut self.counter, &self.first) else {
+            return;
+        };
+        let at = Mark::now();
+        match zone.read() {
+            Ok(microjoules) => {
+                let joules = first.joules + counter.advance(microjoules);
+                let value = RawCounter { at, joules };
+                self.last = Some(value);
+                self.energy.push(value);
+            }
+            Err(failure) => drop(self.failure.get_or_insert(failure)),
+        }
+    }
+}
+
+/// Mean power between two reads, at their middle.
+fn power(track: &Track) -> Vec<Power> {
+    let mean = |pair: &[RawCounter]| {
+        let (a, b) = (pair[0], pair[1]);
+        let seconds = b.at.monotonic_seconds - a.at.monotonic_seconds;
+        // The read at the end edge may follow a sample at once: no power can be told from less than ten updates.
+        (seconds > 10.0 * UPDATE_PERIOD_SECONDS).then(|| Power {
+            at: f64::midpoint(a.at.monotonic_seconds, b.at.monotonic_seconds),
+            watts: (b.joules - a.joules) / seconds,
+        })
+    };
+    track.energy.windows(2).filter_map(mean).collect()
+}
+
+fn advance_all(tracks: &Mutex<Vec<Track>>, zones: &[Zone]) {
+    let mut tracks = tracks.lock().unwrap_or_else(PoisonError::into_inner);
+    for (track, zone) in tracks.iter_mut().zip(zones) {
+        track.advance(zone);
+    }
+}
+
+impl Meter for RaplMeter {
+    fn describe(&self) -> Vec<CounterDescription> {
+        let describe = |zone: &Zone| CounterDescription {
+            counter: self.identity(zone),
+            source: EnergySource::Rapl,
+            detail: zone.folder.display().to_string(),
+        };
+        self.zones.iter().map(describe).collect()
+    }
+
+    fn start(&mut self) -> Result<Mark, MeterError> {
+        self.window = None;
+        let start = Mark::now();
+        let tracks = Arc::new(Mutex::new(self.zones.iter().map(Track::begin).collect::<Vec<_>>()));
+        let (sampled, zones) = (Arc::clone(&tracks), Arc::clone(&self.zones));
+        let sampler = Sampler::spawn("cpu-energy", self.read_interval(), move || {
+            advance_all(&sampled, &zones)
+        })?;
+        self.window = Some(Window {
+            tracks,
+            sampler: Some(sampler),
+            start,
+            end: None,
+        });
+        Ok(start)
+    }
+
+    fn mark_end(&mut self) -> Mark {
+        let Some(window) = &mut self.window else {
+            return Mark::now();
+        };
+        if let Some(end) = window.end {
+            return end;
+        }
+        let end = Mark::now();
+        advance_all(&window.tracks, &self.zones);
+        window.sampler = None;
+        window.end = Some(end);
+        end
+    }
+
+    fn stop(&mut self) -> MeterReport {
+        let end = self.mark_end();
+        let Some(window) = self.window.take() else {
+            return MeterReport::not_started(CounterDomain::Cpu);
+        };
+        let tracks = window.tracks.lock().unwrap_or_else(PoisonError::into_inner);
+        let readings = self.zones.iter().zip(tracks.iter());
+        MeterReport {
+            readings: readings
+                .map(|(zone, track)| self.reading(zone, track, window.start, end))
+                .collect(),
+            ..MeterReport::default()
+        }
+    }
+}
+
+/// The root of the powercap tree: `LEM_POWERCAP_ROOT`, else [`DEFAULT_ROOT`].
+pub fn root_from_environment() -> PathBuf {
+    std::env::var_os(ROOT_VARIABLE).map_or_else(|| DEFAULT_ROOT.into(), PathBuf::from)
+}

@@ -1,0 +1,71 @@
+//! A counter that starts again from zero at a known range. Pure.
+
+/// Adds up a wrapping counter, as long as it is read more often than it wraps.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Unwrapped {
+    range_microjoules: u64,
+    last_microjoules: u64,
+    total_microjoules: u64,
+}
+
+impl Unwrapped {
+    /// Begins at a first reading.
+    pub(super) fn new(range_microjoules: u64, first_microjoules: u64) -> Self {
+        Self {
+            range_microjoules,
+            last_microjoules: first_microjoules,
+            total_microjoules: 0,
+        }
+    }
+
+    /// The next reading; returns the energy since the first, in J. `(range − last) + now` if the counter has wrapped.
+    pub(super) fn advance(&mut self, now_microjoules: u64) -> f64 {
+        let step = now_microjoules
+            .checked_sub(self.last_microjoules)
+            .unwrap_or_else(|| self.range_microjoules.saturating_sub(self.last_microjoules) + now_microjoules);
+        self.last_microjoules = now_microjoules;
+        self.total_microjoules += step;
+        self.total_microjoules as f64 / 1e6
+    }
+}
+
+/// Highest power of one CPU package that the read interval reckons with, W; more than any package sold.
+const HIGHEST_PACKAGE_WATTS: f64 = 1000.0;
+
+/// Longest time between two reads, s: a quarter of the fastest wrap.
+pub(super) fn longest_read_interval_seconds(range_microjoules: u64) -> f64 {
+    0.25 * range_microjoules as f64 / 1e6 / HIGHEST_PACKAGE_WATTS
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn a_wrap_adds_the_rest_of_the_range() {
+        let mut counter = Unwrapped::new(1_000_000, 900_000);
+        assert!((counter.advance(50_000) - 0.15).abs() < 1e-12);
+        assert!((counter.advance(60_000) - 0.16).abs() < 1e-12);
+    }
+
+    #[test]
+    fn an_amd_package_is_read_often_enough() {
+        let interval = longest_read_interval_seconds(65_532_610_987);
+        assert!((16.0..17.0).contains(&interval), "{interval}");
+    }
+
+    proptest! {
+        #[test]
+        fn any_steps_below_the_range_add_up(range in 1_000_u64..1 << 40, steps in prop::collection::vec(0.0..0.99_f64, 1..50)) {
+            let mut counter = Unwrapped::new(range, 0);
+            let (mut truth, mut last) = (0_u64, 0.0);
+            for step in steps {
+                truth += (step * range as f64) as u64;
+                last = counter.advance(truth % range);
+            }
+            prop_assert!((last - truth as f64 / 1e6).abs() < 1e-3);
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! The error of a window, for every waveform and update period.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use lem_fake_nvml::Waveform;
+use lem_runner::energy::{Meter, MeterReport};
+
+use crate::machine::{TICKS, accuracy_uuid, meter, waveforms};
+
+struct Cell {
+    name: String,
+    seconds: f64,
+    errors_percent: Vec<f64>,
+    bars_percent: Vec<f64>,
+    outside_bar: usize,
+}
+
+fn window(meter: &mut impl Meter, seconds: f64) -> MeterReport {
+    meter.arm().expect("arms");
+    let begun = Instant::now();
+    meter.start().expect("starts");
+    thread::sleep(Duration::from_secs_f64(seconds).saturating_sub(begun.elapsed()));
+    meter.stop()
+}
+
+fn measure(uuid: &str, waveform: &Waveform, plan: &[(f64, usize)]) -> Vec<Cell> {
+    let mut meter = meter(&[uuid]);
+    let mut cells = Vec::new();
+    for &(seconds, windows) in plan {
+        let mut cell = Cell {
+            name: uuid.to_owned(),
+            seconds,
+            errors_percent: Vec::new(),
+            bars_percent: Vec::new(),
+            outside_bar: 0,
+        };
+        for repeat in 0..windows {
+            // Edges at different phases of counter and power.
+            let report = window(&mut meter, seconds + 0.0137 * repeat as f64);
+            let reading = &report.readings[0];
+            let truth = waveform.joules_between(reading.start.monotonic_seconds, reading.end.monotonic_seconds);
+            let joules = reading.joules.unwrap_or_else(|| panic!("{:?}", reading.unavailable));
+            let bar = reading.uncertainty_joules.expect("an error bar on every reading");
+            cell.errors_percent.push(100.0 * (joules - truth).abs() / truth);
+            cell.bars_percent.push(100.0 * bar / truth);
+            cell.outside_bar += usize::from((joules - truth).abs() > bar);
+        }
+        cells.push(cell);
+    }
+    cells
+}
+
+fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted[sorted.len() / 2]
+}
+
+#[test]
+fn a_window_of_one_second_is_as_right_as_a_long_one() {
+    let mut plan = vec![(1.0, 8), (5.0, 2)];
+    if std::env::var_os("LEM_LONG").is_some() {
+        plan.push((30.0, 2));
+    }
+    let plan = &plan;
+    let mut cells: Vec<Cell> = thread::scope(|scope| {
+        let mut running = Vec::new();
+        for (name, waveform) in waveforms() {
+            for tick in TICKS {
+                let waveform = waveform.clone();
+                running.push(scope.spawn(move || measure(&accuracy_uuid(name, tick), &waveform, plan)));
+            }
+        }
+        running.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    cells.sort_by(|a, b| a.seconds.total_cmp(&b.seconds));
+    println!("{:<20} {:>6} {:>8} {:>9} {:>9} {:>9} {:>7}", "board", "window", "windows", "median %", "worst %", "bar %", "outside");
+    for cell in &cells {
+        println!(
+            "{:<20} {:>4} s {:>8} {:>9.4} {:>9.4} {:>9.4} {:>7}",
+            cell.name,
+            cell.seconds,
+            cell.errors_percent.len(),
+            median(&cell.errors_percent),
+            cell.errors_percent.iter().copied().fold(0.0, f64::max),
+            median(&cell.bars_percent),
+            cell.outside_bar,
+        );
+    }
+    for cell in &cells {
+        for (error, bar) in cell.errors_percent.iter().zip(&cell.bars_percent) {
+            assert!(*error <= 0.5, "{} at {} s: {error:.3} % off, bar {bar:.3} %", cell.name, cell.seconds);
+        }
+    }
+}

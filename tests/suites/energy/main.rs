@@ -1,0 +1,5 @@
+//! Energy against a known truth: the real meters on a fake NVML below nvml-wrapper and on fake powercap trees.
+
+mod accuracy;
+mod faults;
+mod machine;
