@@ -1,4 +1,9 @@
 //! Reconciles and aggregates; holds the `lem` command.
+//!
+//! [`experiment`] is the methodology, pure. [`local`] measures on this machine with child processes. [`report`] renders
+//! results. [`command`] is the command line.
 
+pub mod command;
 pub mod experiment;
+pub mod local;
 pub mod report;

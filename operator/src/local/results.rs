@@ -1,0 +1,158 @@
+//! The results folder: everything needed to aggregate again. Files are replaced whole, so an interrupted write loses
+//! nothing that was there.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use lem_crds::{EfficiencyExperiment, RunnerStatus, plan::TrialIdentity, runner::WindowRecord};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+/// Why results could not be kept or read.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultsError {
+    /// A file or folder could not be written.
+    #[error("failed to write {}; results measured so far are kept in that folder", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file or folder could not be read.
+    #[error("failed to read {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A file is not what it should be.
+    #[error("{} is damaged", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+}
+
+/// The record of one child of one process.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// Index of the process.
+    pub process: u32,
+    /// What it reported last.
+    pub status: RunnerStatus,
+}
+
+/// A folder of results.
+#[derive(Debug, Clone)]
+pub struct Results {
+    folder: PathBuf,
+}
+
+impl Results {
+    /// Opens a folder, making it if need be.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn create(folder: &Path) -> Result<Self, ResultsError> {
+        let records = folder.join("runners");
+        fs::create_dir_all(&records).map_err(|source| ResultsError::Write { path: records, source })?;
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// Opens a folder that must hold an experiment.
+    ///
+    /// # Errors
+    /// It holds none.
+    pub fn open(folder: &Path) -> Result<(Self, EfficiencyExperiment), ResultsError> {
+        let results = Self { folder: folder.to_owned() };
+        let experiment = results.read("experiment.json")?;
+        Ok((results, experiment))
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Replaces a file of the folder whole.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder gone.
+    pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), ResultsError> {
+        let path = self.folder.join(name);
+        let parent = path.parent().unwrap_or(&self.folder).to_owned();
+        let written = tempfile::NamedTempFile::new_in(parent).and_then(|mut file| {
+            file.write_all(contents)?;
+            file.as_file().sync_all()?;
+            file.persist(&path).map_err(|error| error.error)
+        });
+        written.map(|_| ()).map_err(|source| ResultsError::Write { path, source })
+    }
+
+    /// Replaces a JSON file of the folder whole.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder gone.
+    pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), ResultsError> {
+        let bytes = serde_json::to_vec_pretty(value)
+            .map_err(|source| ResultsError::Damaged { path: self.folder.join(name), source })?;
+        self.write(name, &bytes)
+    }
+
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, ResultsError> {
+        let path = self.folder.join(name);
+        let bytes = fs::read(&path).map_err(|source| ResultsError::Read { path: path.clone(), source })?;
+        serde_json::from_slice(&bytes).map_err(|source| ResultsError::Damaged { path, source })
+    }
+
+    /// Keeps the record of one child.
+    ///
+    /// # Errors
+    /// The disk is full, or the folder gone.
+    pub fn keep(&self, record: &Record, session: &str, generation: u32) -> Result<(), ResultsError> {
+        self.write_json(&format!("runners/{session}-process-{}-{generation}.json", record.process), record)
+    }
+
+    /// Every record of the folder that holds a window.
+    ///
+    /// # Errors
+    /// A record is unreadable or damaged.
+    pub fn records(&self) -> Result<Vec<Record>, ResultsError> {
+        let folder = self.folder.join("runners");
+        let entries = fs::read_dir(&folder).map_err(|source| ResultsError::Read { path: folder.clone(), source })?;
+        let mut names: Vec<String> = entries
+            .filter_map(Result::ok)
+            .map(|entry| entry.file_name().to_string_lossy().into_owned())
+            .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "json"))
+            .collect();
+        names.sort();
+        names.iter().map(|name| self.read(&format!("runners/{name}"))).collect()
+    }
+}
+
+/// The window of one process in one trial, with the record it stands in.
+pub fn find_window<'a>(
+    records: &'a [Record],
+    trial: &TrialIdentity,
+    process: u32,
+) -> Option<(&'a Record, &'a WindowRecord)> {
+    records.iter().filter(|record| record.process == process).find_map(|record| {
+        let window = record.status.windows.iter().find(|window| same_trial(&window.trial, trial));
+        window.map(|window| (record, window))
+    })
+}
+
+/// Points may move within a sweep; the plan's hash, the cycle and the attempt name a trial.
+fn same_trial(left: &TrialIdentity, right: &TrialIdentity) -> bool {
+    left.plan_sha256 == right.plan_sha256 && left.cycle == right.cycle && left.attempt == right.attempt
+}
