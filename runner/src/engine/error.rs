@@ -1,0 +1,177 @@
+//! Errors of loading and running a model.
+
+use std::path::PathBuf;
+
+use super::TokenizerError;
+use super::architecture::ArchitectureError;
+use super::header::HeaderError;
+use super::source::SourceError;
+
+/// Why a model could not be loaded or run.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The source could not be resolved to files.
+    #[error("resolving the model source failed")]
+    Source {
+        /// Cause.
+        #[source]
+        source: SourceError,
+    },
+    /// A file could not be read.
+    #[error("reading {} failed", path.display())]
+    ReadFile {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A weight file's header is not acceptable.
+    #[error("{} is not a usable weight file", path.display())]
+    Header {
+        /// File.
+        path: PathBuf,
+        /// Cause.
+        #[source]
+        source: HeaderError,
+    },
+    /// The model's architecture is not supported or its configuration is not usable.
+    #[error("the architecture of {origin} cannot be used")]
+    Architecture {
+        /// File or preset.
+        origin: String,
+        /// Cause.
+        #[source]
+        source: ArchitectureError,
+    },
+    /// The weights do not have a tensor that the architecture needs, or it has another shape.
+    #[error("{}: tensor {tensor:?} should have the shape {expected:?}, but {found}", path.display())]
+    Tensor {
+        /// File or directory.
+        path: PathBuf,
+        /// Tensor.
+        tensor: String,
+        /// Shape that follows from the architecture.
+        expected: Vec<usize>,
+        /// What there is instead.
+        found: String,
+    },
+    /// The tokenizer could not be built.
+    #[error("building the tokenizer failed")]
+    Tokenizer {
+        /// Cause.
+        #[source]
+        source: TokenizerError,
+    },
+    /// The device that was asked for is not there.
+    #[error("the device {device} is not available")]
+    Device {
+        /// Device.
+        device: String,
+        /// Cause.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// The combination of weights and element type is not offered.
+    #[error("{what} cannot be held as {dtype}")]
+    WeightType {
+        /// The weights.
+        what: String,
+        /// Element type asked for.
+        dtype: &'static str,
+    },
+    /// Building the model from checked files failed.
+    #[error("loading the weights of {origin} failed")]
+    Load {
+        /// File, directory or preset.
+        origin: String,
+        /// Cause.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// The prompt and its output do not fit into the context.
+    #[error(
+        "a prompt of {prompt_tokens} tokens with {output_tokens} tokens of output exceeds the context of {context_length}"
+    )]
+    ContextExceeded {
+        /// Length of the prompt in tokens.
+        prompt_tokens: usize,
+        /// Tokens of output asked for.
+        output_tokens: usize,
+        /// Positions that the model has.
+        context_length: usize,
+    },
+    /// A token of the prompt is outside the vocabulary.
+    #[error("token {token} is outside the vocabulary of {vocabulary_size}")]
+    UnknownToken {
+        /// Token.
+        token: u32,
+        /// Entries of the vocabulary.
+        vocabulary_size: usize,
+    },
+    /// The request has nothing to process or nothing to generate.
+    #[error("sequence {sequence} has an empty prompt or asks for no output")]
+    EmptyRequest {
+        /// The sequence's id.
+        sequence: u64,
+    },
+    /// More sequences were submitted than the engine has room for.
+    #[error("sequence {sequence} was submitted while no slot was free")]
+    NoFreeSlot {
+        /// The sequence's id.
+        sequence: u64,
+    },
+    /// A forward pass failed.
+    #[error("a forward pass over {tokens} tokens at position {position} failed")]
+    Forward {
+        /// Tokens in the pass.
+        tokens: usize,
+        /// Position of the first of them.
+        position: usize,
+        /// Cause.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// Choosing a token from the logits failed.
+    #[error("choosing a token from the logits failed")]
+    Sample {
+        /// Cause.
+        #[source]
+        source: candle_core::Error,
+    },
+    /// Waiting for the device failed.
+    #[error("waiting for the device failed")]
+    Synchronize {
+        /// Cause.
+        #[source]
+        source: candle_core::Error,
+    },
+}
+
+impl EngineError {
+    /// A fixed name for metrics and event reasons.
+    pub fn category(&self) -> &'static str {
+        match self {
+            Self::Source { source } => source.category(),
+            Self::ReadFile { .. } => "read_file",
+            Self::Header { .. } => "weight_header",
+            Self::Architecture {
+                source: ArchitectureError::Unsupported { .. },
+                ..
+            } => "unsupported_architecture",
+            Self::Architecture { .. } => "architecture",
+            Self::Tensor { .. } => "tensor",
+            Self::Tokenizer { .. } => "tokenizer",
+            Self::Device { .. } => "device",
+            Self::WeightType { .. } => "weight_type",
+            Self::Load { .. } => "load",
+            Self::ContextExceeded { .. } => "context_exceeded",
+            Self::UnknownToken { .. } => "unknown_token",
+            Self::EmptyRequest { .. } => "empty_request",
+            Self::NoFreeSlot { .. } => "no_free_slot",
+            Self::Forward { .. } => "forward",
+            Self::Sample { .. } => "sample",
+            Self::Synchronize { .. } => "synchronize",
+        }
+    }
+}
