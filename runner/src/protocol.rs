@@ -156,7 +156,7 @@ impl Process<'_> {
         self.enter(RunnerPhase::WarmingUp)?;
         let requests =
             Requests::build(&plan.workload, &plan.decoder, loaded.engine.as_ref()).map_err(ProtocolError::Workload)?;
-        self.status.held.cooldown += wait::cool_down(&plan.cooldown, loaded.meter.as_ref());
+        self.status.held.cooldown += wait::cool_down(&plan.cooldown, loaded.meter.as_mut());
         let repeats = loaded.previous_plan.as_deref() == Some(trial.plan_sha256.as_str());
         let warmup = warmup::run(&plan.warmup, &requests, loaded.engine.as_mut(), repeats)
             .inspect(|record| self.status.held.warmup += record.seconds)?;

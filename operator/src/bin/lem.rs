@@ -1,2 +1,7 @@
 //! The `lem` command.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    lem_operator::command::main()
+}

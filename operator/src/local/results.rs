@@ -10,6 +10,8 @@ use std::{
 use lem_crds::{EfficiencyExperiment, RunnerStatus, plan::TrialIdentity, runner::WindowRecord};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
+use super::summary::Failure;
+
 /// Why results could not be kept or read.
 #[derive(Debug, thiserror::Error)]
 pub enum ResultsError {
@@ -121,6 +123,14 @@ impl Results {
     /// The disk is full, or the folder gone.
     pub fn keep(&self, record: &Record, session: &str, generation: u32) -> Result<(), ResultsError> {
         self.write_json(&format!("runners/{session}-process-{}-{generation}.json", record.process), record)
+    }
+
+    /// Trials of this folder that failed; none before the first.
+    ///
+    /// # Errors
+    /// The file is unreadable or damaged.
+    pub fn failures(&self) -> Result<Vec<Failure>, ResultsError> {
+        if self.folder.join("failures.json").exists() { self.read("failures.json") } else { Ok(Vec::new()) }
     }
 
     /// Every record of the folder that holds a window.

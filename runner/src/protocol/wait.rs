@@ -23,19 +23,29 @@ pub(super) fn until(at: Timestamp) {
 }
 
 /// Pauses for the cool-down's duration, or until every GPU is at its temperature; gives the seconds taken.
-pub(super) fn cool_down(cooldown: &Cooldown, meter: &dyn Meter) -> f64 {
+pub(super) fn cool_down(cooldown: &Cooldown, meter: &mut dyn Meter) -> f64 {
     let begin = Instant::now();
     let longest = cooldown.duration.get();
     match cooldown.temperature_celsius {
         None => thread::sleep(longest),
         Some(target) => {
             while begin.elapsed() < longest {
-                match meter.temperature_celsius() {
-                    Some(temperature) if temperature <= f64::from(target) => break,
-                    _ => thread::sleep(TEMPERATURE_INTERVAL.min(longest.saturating_sub(begin.elapsed()))),
+                let rest = longest.saturating_sub(begin.elapsed());
+                match hottest_gpu(meter, TEMPERATURE_INTERVAL.min(rest)) {
+                    Some(temperature) if temperature > target => {}
+                    Some(_) => break,
+                    // No device reports a temperature: the fixed time is all there is.
+                    None => thread::sleep(longest.saturating_sub(begin.elapsed())),
                 }
             }
         }
     }
     begin.elapsed().as_secs_f64()
+}
+
+/// The temperature of the hottest GPU over a short while, in degrees Celsius.
+fn hottest_gpu(meter: &mut dyn Meter, interval: Duration) -> Option<u32> {
+    meter.start().ok()?;
+    thread::sleep(interval);
+    meter.stop().devices.iter().filter_map(|device| device.temperature_max_celsius).max()
 }

@@ -1,0 +1,161 @@
+//! The `lem` command line. Each command is a file; exit codes are said here once.
+
+mod compare;
+mod report;
+mod run;
+mod validate;
+
+use std::{
+    io::{IsTerminal, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use lem_crds::{
+    EfficiencyExperimentStatus,
+    status::{ExperimentPhase, Verdict},
+};
+
+/// Measures what a token costs: joules, watts, seconds and FLOPs of LLM inference, with uncertainty and doubts stated.
+#[derive(Debug, Parser)]
+#[command(name = "lem", version, about, max_term_width = 110, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "Exit codes:
+  0  complete and Valid
+  1  error
+  2  wrong usage or invalid experiment
+  3  complete, but Suspect or Invalid
+  4  partial: some trials have no result";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Measure experiments on this machine; finished trials are never run twice.
+    Run(run::Arguments),
+    /// Check experiments by the rules of the cluster, without running anything.
+    Validate(validate::Arguments),
+    /// Show the results in a folder.
+    Report(report::Arguments),
+    /// Compare two results on their cycles: ratios with 95 % intervals.
+    Compare(compare::Arguments),
+    /// Print the custom resource definitions.
+    Crd,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// How results are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Output {
+    /// A table for people.
+    Table,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+/// What a command came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    Valid,
+    Invalid,
+    Doubtful,
+    Partial,
+}
+
+impl From<End> for ExitCode {
+    fn from(end: End) -> Self {
+        Self::from(match end {
+            End::Valid => 0,
+            End::Invalid => 2,
+            End::Doubtful => 3,
+            End::Partial => 4,
+        })
+    }
+}
+
+impl End {
+    fn of(status: &EfficiencyExperimentStatus) -> Self {
+        match status.phase {
+            ExperimentPhase::Complete if status.points.iter().all(|point| point.verdict == Verdict::Valid) => Self::Valid,
+            ExperimentPhase::Complete => Self::Doubtful,
+            _ => Self::Partial,
+        }
+    }
+
+    fn worst(self, other: Self) -> Self {
+        let rank = |end| match end {
+            Self::Valid => 0,
+            Self::Doubtful => 1,
+            Self::Partial => 2,
+            Self::Invalid => 3,
+        };
+        if rank(other) > rank(self) { other } else { self }
+    }
+}
+
+/// Parses the command line, runs it, and says what went wrong.
+pub fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("LEM_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .init();
+    let arguments = Arguments::parse();
+    let outcome = match arguments.command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Crd => print_definitions(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "lem", &mut script);
+            print(&String::from_utf8_lossy(&script)).map(|()| End::Valid)
+        }
+    };
+    match outcome {
+        Ok(end) => end.into(),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+fn print_definitions() -> anyhow::Result<End> {
+    let documents: Vec<String> = lem_crds::custom_resource_definitions()?.into_iter().map(|(_, yaml)| yaml).collect();
+    print(&documents.join("---\n"))?;
+    Ok(End::Valid)
+}
+
+/// Writes to standard output; a reader that has seen enough (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut output = std::io::stdout().lock();
+    match output.write_all(text.as_bytes()).and_then(|()| output.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
+}
+
+/// Colour is for terminals whose user has not set `NO_COLOR`.
+fn color() -> bool {
+    std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Width of the terminal, if there is one.
+fn width() -> Option<u16> {
+    if !std::io::stdout().is_terminal() {
+        return None;
+    }
+    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok())
+}

@@ -1,0 +1,127 @@
+//! `lem compare`: two folders of results, point by point, on their cycles (METHODOLOGY §11).
+
+use std::path::PathBuf;
+
+use lem_crds::{
+    SCHEMA_VERSION,
+    metrics::DEFINITIONS,
+    status::{PointResult, TrialResult},
+};
+
+use super::{End, Output, color, print, report::load, width};
+use crate::{
+    experiment::{self, Comparison, Side},
+    local::summary::Summary,
+    report::{ComparisonRow, Conclusion, comparison_json, comparison_terminal},
+};
+
+/// Options of `lem compare`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Folder of the baseline's results.
+    #[arg(value_name = "A")]
+    baseline: PathBuf,
+    /// Folder of the candidate's results.
+    #[arg(value_name = "B")]
+    candidate: PathBuf,
+    /// Metrics to compare, by their names in status or METHODOLOGY.
+    #[arg(long = "metric", value_name = "NAME", default_values = ["joules_per_token", "joules_per_output_token", "effective_throughput", "total_power_w", "ttft_ms", "e2e_latency_p95_ms"])]
+    metrics: Vec<String>,
+    /// What to print.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
+    let (_, baseline, _) = load(&arguments.baseline)?;
+    let (_, candidate, _) = load(&arguments.candidate)?;
+    let mut rows = Vec::new();
+    for name in &arguments.metrics {
+        if !DEFINITIONS.iter().any(|definition| definition.name == name || definition.key == name) {
+            eprintln!("error: --metric {name}: no such metric; see the columns of `lem report DIR -o csv`");
+            return Ok(End::Invalid);
+        }
+        for (left, right) in pairs(&baseline, &candidate) {
+            rows.push(row(name, (left, &baseline), (right, &candidate)));
+        }
+    }
+    if rows.is_empty() {
+        eprintln!("error: the two results have no point in common");
+        return Ok(End::Invalid);
+    }
+    let (left, right) = (arguments.baseline.display().to_string(), arguments.candidate.display().to_string());
+    let text = match arguments.output {
+        Output::Table => comparison_terminal(&left, &right, &rows, color(), width()),
+        Output::Json => comparison_json(&left, &right, &rows)?,
+        Output::Yaml => {
+            let json = comparison_json(&left, &right, &rows)?;
+            serde_yaml::to_string(&serde_json::from_str::<serde_json::Value>(&json)?)?
+        }
+    };
+    print(&text)?;
+    Ok(End::Valid)
+}
+
+/// Points of equal sweep values; a single point is compared with a single point whatever they are called.
+fn pairs<'a>(baseline: &'a Summary, candidate: &'a Summary) -> Vec<(&'a PointResult, &'a PointResult)> {
+    if let ([left], [right]) = (&baseline.status.points[..], &candidate.status.points[..]) {
+        return vec![(left, right)];
+    }
+    let same = |left: &&PointResult| {
+        candidate.status.points.iter().find(|right| right.values == left.values)
+    };
+    baseline.status.points.iter().filter_map(|left| Some((left, same(&left)?))).collect()
+}
+
+fn row(name: &str, left: (&PointResult, &Summary), right: (&PointResult, &Summary)) -> ComparisonRow {
+    let definition = DEFINITIONS.iter().find(|definition| definition.name == name || definition.key == name);
+    let values = |(point, summary): (&PointResult, &Summary)| {
+        let trials: Vec<TrialResult> = summary
+            .trials
+            .iter()
+            .filter(|(index, _)| *index == point.index)
+            .map(|(_, trial)| trial.clone())
+            .collect();
+        experiment::cycle_values(&trials, name)
+    };
+    let (before, after) = (values(left), values(right));
+    let compared = experiment::compare(name, &side(left.0, &before), &side(right.0, &after));
+    let (numbers, conclusion) = match compared {
+        Ok(Comparison { ratio, lower, upper, outcome }) => (
+            Some((ratio, lower, upper)),
+            match outcome {
+                experiment::Outcome::Better => Conclusion::Better,
+                experiment::Outcome::Worse => Conclusion::Worse,
+                experiment::Outcome::NoDifferenceShown => Conclusion::NoDifferenceShown,
+            },
+        ),
+        Err(refusal) => (None, Conclusion::Refused(refusal.to_string())),
+    };
+    let label = match left.0.values.is_empty() {
+        true => name.to_owned(),
+        false => {
+            let values: Vec<String> = left.0.values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            format!("{name} · {}", values.join(", "))
+        }
+    };
+    ComparisonRow {
+        metric: label,
+        unit: definition.map(|definition| definition.unit.to_owned()).unwrap_or_default(),
+        left_mean: left.0.metrics.get(name).map(|estimate| estimate.mean),
+        right_mean: right.0.metrics.get(name).map(|estimate| estimate.mean),
+        ratio: numbers.map(|(ratio, _, _)| ratio),
+        lower: numbers.map(|(_, lower, _)| lower),
+        upper: numbers.map(|(_, _, upper)| upper),
+        conclusion,
+    }
+}
+
+fn side<'a>(point: &'a PointResult, values: &'a [f64]) -> Side<'a> {
+    Side {
+        values,
+        energy_scope: &point.energy_scope,
+        energy_sources: &point.energy_sources,
+        node_class: &point.node_class,
+        schema_version: SCHEMA_VERSION,
+    }
+}

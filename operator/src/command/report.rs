@@ -1,0 +1,104 @@
+//! `lem report`: results of a folder, aggregated again from their raw facts.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::ValueEnum;
+use lem_crds::{EfficiencyExperiment, RunnerStatus};
+
+use super::{End, color, print, width};
+use crate::{
+    experiment,
+    local::{
+        results::{Record, Results},
+        summary::{self, Summary},
+    },
+    report::{self, Report},
+};
+
+/// Options of `lem report`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Folder of results, such as `results/quickstart`.
+    #[arg(value_name = "DIR")]
+    folder: PathBuf,
+    /// What to print.
+    #[arg(short, long, value_enum, default_value_t = Format::Table)]
+    output: Format,
+}
+
+/// Forms of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table for people.
+    Table,
+    /// Markdown.
+    Markdown,
+    /// Everything, as JSON.
+    Json,
+    /// One row per trial with every metric.
+    Csv,
+    /// A self-contained page with plots.
+    Html,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
+    let (experiment, summary, records) = load(&arguments.folder)?;
+    let text = render(&experiment, &summary, &records, |report| {
+        Ok(match arguments.output {
+            Format::Table => report::terminal(report, color(), width()),
+            Format::Markdown => report::markdown(report),
+            Format::Json => report::json(report)?,
+            Format::Csv => report::csv(report)?,
+            Format::Html => report::html(report)?,
+        })
+    })?;
+    print(&text)?;
+    Ok(End::of(&summary.status))
+}
+
+/// Reads a folder of results and aggregates it.
+pub(super) fn load(folder: &Path) -> anyhow::Result<(EfficiencyExperiment, Summary, Vec<Record>)> {
+    let (results, experiment) = Results::open(folder)
+        .with_context(|| format!("{} is not a folder of results of `lem run`", folder.display()))?;
+    let records = results.records()?;
+    let failures = results.failures()?;
+    let points = experiment::plan(&experiment.spec)?;
+    let summary = summary::summarise(&experiment.spec, &points, &records, &failures);
+    Ok((experiment, summary, records))
+}
+
+/// Writes every form of the report into the folder.
+pub(super) fn write_all(
+    results: &Results,
+    experiment: &EfficiencyExperiment,
+    summary: &Summary,
+    records: &[Record],
+) -> anyhow::Result<()> {
+    results.write_json("status.json", &summary.status)?;
+    render(experiment, summary, records, |report| {
+        results.write("report.html", report::html(report)?.as_bytes())?;
+        results.write("report.md", report::markdown(report).as_bytes())?;
+        results.write("report.json", report::json(report)?.as_bytes())?;
+        results.write("trials.csv", report::csv(report)?.as_bytes())?;
+        Ok(())
+    })
+}
+
+/// Hands the report of an experiment to a renderer.
+pub(super) fn render<T>(
+    experiment: &EfficiencyExperiment,
+    summary: &Summary,
+    records: &[Record],
+    renderer: impl FnOnce(&Report<'_>) -> anyhow::Result<T>,
+) -> anyhow::Result<T> {
+    let statuses: Vec<(u32, &RunnerStatus)> = records.iter().map(|record| (record.process, &record.status)).collect();
+    renderer(&Report {
+        experiment_name: experiment.metadata.name.as_deref().unwrap_or_default(),
+        model: &experiment.spec.model.name,
+        status: &summary.status,
+        trials: &summary.trials,
+        records: &statuses,
+        generated_by: concat!("lem ", env!("CARGO_PKG_VERSION")),
+    })
+}

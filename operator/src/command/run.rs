@@ -1,0 +1,158 @@
+//! `lem run`: measure, report, and say how to go on.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use anyhow::Context;
+use lem_crds::EfficiencyExperiment;
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use super::{End, Output, color, print, report::render, report::write_all, width};
+use crate::{
+    experiment,
+    local::{forecast, manifest, results::Results, run as local},
+    report,
+};
+
+/// Options of `lem run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Experiment files.
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
+    /// Set a field before running, such as `workload.requests=4`.
+    #[arg(long = "set", value_name = "PATH=VALUE")]
+    settings: Vec<String>,
+    /// Folder that holds one folder of results per experiment.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    out: PathBuf,
+    /// What to print at the end.
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+    /// Show the plan and what it will cost, and run nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// No progress.
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
+    let mut experiments = Vec::new();
+    for file in &arguments.files {
+        let read = manifest::read(file, &arguments.settings)
+            .and_then(|all| all.into_iter().map(|one| manifest::localise(one, file)).collect::<Result<Vec<_>, _>>());
+        match read {
+            Ok(read) => experiments.extend(read),
+            Err(error) => {
+                eprintln!("error: {:#}", anyhow::Error::new(error));
+                return Ok(End::Invalid);
+            }
+        }
+    }
+    if arguments.dry_run {
+        for experiment in &experiments {
+            print(&plan(experiment)?)?;
+        }
+        return Ok(End::Valid);
+    }
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // A second Ctrl-C ends lem at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 130, Arc::clone(&interrupted))?;
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
+    let mut end = End::Valid;
+    for experiment in &experiments {
+        end = end.worst(one(experiment, arguments, &interrupted)?);
+        if interrupted.load(std::sync::atomic::Ordering::Relaxed) {
+            break;
+        }
+    }
+    Ok(end)
+}
+
+fn one(experiment: &EfficiencyExperiment, arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<End> {
+    let name = experiment.metadata.name.as_deref().unwrap_or_default();
+    let folder = arguments.out.join(name);
+    let outcome = match local::run(experiment, &folder, interrupted, arguments.quiet) {
+        Ok(outcome) => outcome,
+        Err(error @ (local::RunError::Plan(_) | local::RunError::Machine { .. })) => {
+            eprintln!("error: {name}: {:#}", anyhow::Error::new(error));
+            return Ok(End::Invalid);
+        }
+        Err(error) => return Err(anyhow::Error::new(error).context(name.to_owned())),
+    };
+    let local::Outcome { summary, records, interrupted } = outcome;
+    let results = Results::create(&folder)?;
+    write_all(&results, experiment, &summary, &records).context("failed to write the report")?;
+    let text = match arguments.output {
+        Output::Table => {
+            render(experiment, &summary, &records, |report| Ok(report::terminal(report, color(), width())))?
+        }
+        Output::Json => render(experiment, &summary, &records, |report| Ok(report::json(report)?))?,
+        Output::Yaml => {
+            let json = render(experiment, &summary, &records, |report| Ok(report::json(report)?))?;
+            serde_yaml::to_string(&serde_json::from_str::<serde_json::Value>(&json)?)?
+        }
+    };
+    print(&text)?;
+    eprintln!("report: {}", folder.join("report.html").display());
+    if interrupted {
+        eprintln!("interrupted: what was measured is kept; the same command goes on where this one stopped");
+        return Ok(End::Partial);
+    }
+    Ok(End::of(&summary.status))
+}
+
+fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
+    let spec = &experiment.spec;
+    let points = experiment::plan(spec)?;
+    let order = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
+    let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
+    let forecast = forecast::forecast(spec, &points, cohorts.len());
+    let mut text = format!(
+        "{}: {} points × {} cycles = {} trials, {} windows in {} processes, {} loads\n",
+        experiment.metadata.name.as_deref().unwrap_or_default(),
+        forecast.points,
+        spec.protocol.cycles,
+        forecast.trials,
+        forecast.windows,
+        spec.processes.count,
+        forecast.loads
+    );
+    for point in &points {
+        text += &format!("  {:>3}  {}  plan {}\n", point.index, point.label(), &point.plan_sha256[..12]);
+    }
+    text += &format!(
+        "each process: {} measured tokens, at least {} requests with warm-up; baselines and cool-downs {:.1} min\n",
+        forecast.tokens_per_process,
+        forecast.requests_per_process,
+        forecast.fixed_seconds / 60.0
+    );
+    text += &match model_bytes(spec) {
+        Some(bytes) => {
+            let tokens = forecast.decoded_tokens_per_process as f64;
+            let minutes = (forecast.fixed_seconds + tokens * bytes as f64 / ASSUMED_BYTES_PER_SECOND) / 60.0;
+            format!("about {minutes:.0} min on a CPU that reads weights at 10 GB/s; the machine may differ several-fold\n")
+        }
+        None => "the time in windows depends on the model's size, which is not known before it is loaded\n".to_owned(),
+    };
+    Ok(text)
+}
+
+/// Weight bytes per second that a CPU engine streams in decode, for the forecast only.
+const ASSUMED_BYTES_PER_SECOND: f64 = 10e9;
+
+fn model_bytes(spec: &lem_crds::EfficiencyExperimentSpec) -> Option<u64> {
+    let lem_crds::experiment::ModelSource::Directory(directory) = &spec.model.source else { return None };
+    let path = Path::new(&directory.path);
+    if path.is_file() {
+        return path.metadata().ok().map(|metadata| metadata.len());
+    }
+    let files = path.read_dir().ok()?.filter_map(Result::ok).map(|entry| entry.path());
+    let weights = files.filter(|file| file.extension().is_some_and(|e| e == "safetensors" || e == "gguf"));
+    Some(weights.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum())
+}

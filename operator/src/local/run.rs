@@ -1,0 +1,273 @@
+//! `lem run`: every trial that has no result yet, cohort by cohort, each kept on disk as soon as it is measured.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    path::Path,
+    process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use lem_crds::{
+    EfficiencyExperiment,
+    experiment::{Device, Engine, GpuEnergy, Restart},
+    plan::{Point, TrialIdentity},
+    status::Verdict,
+};
+
+use super::{
+    child::{self, ChildError},
+    cohort::{Cohort, CohortError, Setting, TrialEnd},
+    progress::Progress,
+    results::{Record, Results, ResultsError},
+    summary::{self, Failure, Summary, describe},
+};
+use crate::experiment::{self, PlanError, TrialSlot};
+
+/// Why a run ended early. What was measured before is kept.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The sweep cannot be resolved.
+    #[error("failed to plan the experiment")]
+    Plan(#[source] PlanError),
+    /// A field cannot be honoured on this machine.
+    #[error("{field}: {message}")]
+    Machine {
+        /// The field.
+        field: &'static str,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The runner's program is missing.
+    #[error("failed to find the runner")]
+    Runner(#[source] ChildError),
+    /// A cohort ended for good.
+    #[error("cohort {cohort} cannot go on")]
+    Cohort {
+        /// Name of the cohort.
+        cohort: String,
+        /// Why.
+        #[source]
+        source: CohortError,
+    },
+    /// Results could not be kept or read.
+    #[error("failed to keep results")]
+    Results(#[source] ResultsError),
+}
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Results.
+    pub summary: Summary,
+    /// Records they rest on.
+    pub records: Vec<Record>,
+    /// Ended by Ctrl-C.
+    pub interrupted: bool,
+}
+
+/// Runs what has no result yet.
+///
+/// # Errors
+/// See [`RunError`]; what was measured is kept in the folder.
+pub fn run(
+    experiment: &EfficiencyExperiment,
+    folder: &Path,
+    interrupted: &Arc<AtomicBool>,
+    quiet: bool,
+) -> Result<Outcome, RunError> {
+    let spec = &experiment.spec;
+    let points = experiment::plan(spec).map_err(RunError::Plan)?;
+    let program = child::program().map_err(RunError::Runner)?;
+    let gpus = assignable_gpus(experiment, &program)?;
+    let results = Results::create(folder).map_err(RunError::Results)?;
+    results.write_json("experiment.json", experiment).map_err(RunError::Results)?;
+    results.write_json("plan.json", &points).map_err(RunError::Results)?;
+
+    let mut work = Work {
+        experiment,
+        points: &points,
+        records: results.records().map_err(RunError::Results)?,
+        failures: results.failures().map_err(RunError::Results)?,
+        results: &results,
+        interrupted,
+        progress: Progress::new(0, quiet),
+        retries_left: spec.protocol.retry_budget,
+    };
+    let session = Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
+    let order = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
+    let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart).map_err(RunError::Plan)?;
+    for members in &cohorts {
+        let setting = Setting {
+            experiment: experiment.metadata.name.clone().unwrap_or_default(),
+            cohort: members.key.clone(),
+            load: members.load.clone(),
+            processes: spec.processes.count,
+            gpus: gpus.clone(),
+            threads: threads_per_process(spec.processes.count),
+            program: program.clone(),
+            session: session.clone(),
+        };
+        let end = work
+            .cohort(&setting, &members.trials)
+            .map_err(|source| RunError::Cohort { cohort: members.key.clone(), source });
+        work.records = results.records().map_err(RunError::Results)?;
+        end?;
+        if interrupted.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    let summary = summary::summarise(spec, &points, &work.records, &work.failures);
+    Ok(Outcome { summary, records: work.records, interrupted: interrupted.load(Ordering::Relaxed) })
+}
+
+struct Work<'a> {
+    experiment: &'a EfficiencyExperiment,
+    points: &'a [Point],
+    records: Vec<Record>,
+    failures: Vec<Failure>,
+    results: &'a Results,
+    interrupted: &'a Arc<AtomicBool>,
+    progress: Progress,
+    retries_left: u32,
+}
+
+impl Work<'_> {
+    /// Measures the missing trials of processes that share one load.
+    fn cohort(&mut self, setting: &Setting, slots: &[TrialSlot]) -> Result<(), CohortError> {
+        let spec = &self.experiment.spec;
+        let mut queue: VecDeque<(TrialSlot, u32)> =
+            slots.iter().filter_map(|slot| Some((*slot, self.next_attempt(*slot)?))).collect();
+        queue.extend(if queue.is_empty() { self.extensions(slots) } else { Vec::new() });
+        if queue.is_empty() {
+            return Ok(());
+        }
+        self.progress.extend(queue.len() as u64);
+        self.progress.say(&format!("loading {} in {} processes", setting.load.model.name, setting.processes));
+        let mut cohort = Cohort::new(setting.clone(), self.results, Arc::clone(self.interrupted));
+        let finish_within = spec.protocol.deadlines.load.get();
+        while let Some((slot, attempt)) = queue.pop_front() {
+            let Some(point) = self.points.iter().find(|point| point.index == slot.point) else { continue };
+            let cycle = slot.cycle;
+            let trial = TrialIdentity { plan_sha256: point.plan_sha256.clone(), point: point.index, cycle, attempt };
+            self.progress.say(&format!("{} · cycle {}{}", point.label(), cycle + 1, again(attempt)));
+            let end = cohort.measure(point, &trial)?;
+            self.records = self.results.records().map_err(CohortError::Results)?;
+            let repeat = match end {
+                TrialEnd::Interrupted => return Ok(()),
+                TrialEnd::Reported => {
+                    let result = summary::evaluate(spec, point, &trial, &self.records, &self.failures);
+                    if result.verdict == Verdict::Invalid {
+                        self.progress.warn(&format!("{} cycle {}: invalid", point.label(), cycle + 1));
+                    }
+                    result.verdict == Verdict::Invalid
+                }
+                TrialEnd::Failed(processes) => {
+                    self.progress.warn(&format!("{} cycle {}: {}", point.label(), cycle + 1, describe(&processes)));
+                    self.failures.push(Failure { trial: trial.clone(), processes });
+                    self.results.write_json("failures.json", &self.failures).map_err(CohortError::Results)?;
+                    true
+                }
+            };
+            self.progress.advance();
+            if repeat && self.retries_left > 0 {
+                self.retries_left -= 1;
+                self.progress.extend(1);
+                queue.push_back((slot, attempt + 1));
+            }
+            if queue.is_empty() {
+                queue.extend(self.extensions(slots));
+                self.progress.extend(queue.len() as u64);
+            }
+            if spec.processes.restart == Restart::PerTrial && !queue.is_empty() {
+                cohort.finish(finish_within)?;
+                let session = format!("{}-{}-{cycle}-{attempt}", setting.session, slot.point);
+                let setting = Setting { session, ..setting.clone() };
+                cohort = Cohort::new(setting, self.results, Arc::clone(self.interrupted));
+            }
+        }
+        self.progress.say("last baseline");
+        cohort.finish(finish_within)
+    }
+
+    /// The attempt that a trial needs next; none if it has a usable result.
+    fn next_attempt(&self, slot: TrialSlot) -> Option<u32> {
+        let spec = &self.experiment.spec;
+        let point = self.points.iter().find(|point| point.index == slot.point)?;
+        match summary::attempts(spec, point, slot.cycle, &self.records, &self.failures).last() {
+            None => Some(0),
+            Some(last) if last.complete && last.result.verdict != Verdict::Invalid => None,
+            Some(last) => Some(last.number + 1),
+        }
+    }
+
+    /// One more cycle for each point of the cohort whose interval is still wider than the stop rule asks.
+    fn extensions(&self, slots: &[TrialSlot]) -> Vec<(TrialSlot, u32)> {
+        let spec = &self.experiment.spec;
+        let Some(rule) = &spec.protocol.stop_rule else { return Vec::new() };
+        let summary = summary::summarise(spec, self.points, &self.records, &self.failures);
+        let members: BTreeSet<u32> = slots.iter().map(|slot| slot.point).collect();
+        let results = summary.status.points.iter().filter(|result| members.contains(&result.index));
+        results
+            .filter_map(|result| {
+                let of_point = summary.trials.iter().filter(|(index, _)| *index == result.index);
+                let done = of_point.map(|(_, trial)| trial.cycle + 1).max().unwrap_or(0);
+                let wanted = done >= spec.protocol.cycles
+                    && experiment::needs_another_cycle(spec.protocol.cycles, Some(rule), done, result);
+                wanted.then_some((TrialSlot { point: result.index, cycle: done }, 0))
+            })
+            .collect()
+    }
+}
+
+fn again(attempt: u32) -> String {
+    if attempt == 0 { String::new() } else { format!(" · attempt {}", attempt + 1) }
+}
+
+/// Engines of one machine share its CPUs: more threads than CPUs would measure the scheduler.
+fn threads_per_process(processes: u32) -> usize {
+    let available = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    (available / processes.max(1) as usize).max(1)
+}
+
+/// The GPUs of this machine, if every process can have its own.
+fn assignable_gpus(experiment: &EfficiencyExperiment, program: &Path) -> Result<Vec<String>, RunError> {
+    let spec = &experiment.spec;
+    let Engine::Candle(engine) = &spec.engine;
+    let unused = spec.processes.gpus_per_process == 0
+        || (spec.energy.gpu == GpuEnergy::Off && engine.device == Device::Cpu);
+    if unused {
+        return Ok(Vec::new());
+    }
+    let machine = |field, message: String| Err(RunError::Machine { field, message });
+    let output = Command::new(program).arg("gpus").stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let uuids: Vec<String> = output
+        .ok()
+        .and_then(|output| serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout).ok())
+        .unwrap_or_default()
+        .iter()
+        .filter_map(|gpu| gpu["uuid"].as_str().map(ToOwned::to_owned))
+        .collect();
+    let needed = (spec.processes.count * spec.processes.gpus_per_process) as usize;
+    if uuids.is_empty() && spec.energy.gpu == GpuEnergy::Required {
+        return machine("spec.energy.gpu", "Required, but this machine has no GPU that NVML can read".to_owned());
+    }
+    if uuids.is_empty() && engine.device == Device::Cuda {
+        return machine("spec.engine.candle.device", "Cuda, but this machine has no GPU".to_owned());
+    }
+    if !uuids.is_empty() && uuids.len() < needed {
+        return machine(
+            "spec.processes.gpusPerProcess",
+            format!(
+                "{} processes × {} GPUs need {needed} GPUs, and this machine has {}",
+                spec.processes.count,
+                spec.processes.gpus_per_process,
+                uuids.len()
+            ),
+        );
+    }
+    Ok(uuids)
+}

@@ -1,0 +1,244 @@
+//! From records and failures to results. The same function serves the end of a run and `lem report`. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lem_crds::{
+    EfficiencyExperimentStatus,
+    experiment::EfficiencyExperimentSpec,
+    plan::{Point, TrialIdentity},
+    runner::{Environment, HeldSeconds, RunnerError, WindowRecord},
+    status::{ExperimentPhase, Headline, Progress, TrialResult, Verdict},
+};
+use serde::{Deserialize, Serialize};
+
+use super::results::{Record, find_window};
+use crate::experiment::{self, ProcessInput, TrialInput};
+
+/// A trial that did not come to all its windows, or whose result was invalid.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Failure {
+    /// The trial.
+    pub trial: TrialIdentity,
+    /// Per process, what went wrong.
+    pub processes: Vec<(u32, RunnerError)>,
+}
+
+/// All that is known of an experiment.
+#[derive(Debug)]
+pub struct Summary {
+    /// What a user reads.
+    pub status: EfficiencyExperimentStatus,
+    /// Each trial that has a result, with its point; repeated ones too.
+    pub trials: Vec<(u32, TrialResult)>,
+}
+
+/// One attempt at one cycle of a point.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// Number of the attempt, from 0.
+    pub number: u32,
+    /// Every process has reported its window.
+    pub complete: bool,
+    /// What it came to.
+    pub result: TrialResult,
+}
+
+/// Every attempt at a point's cycle that left a trace, in order.
+pub fn attempts(
+    spec: &EfficiencyExperimentSpec,
+    point: &Point,
+    cycle: u32,
+    records: &[Record],
+    failures: &[Failure],
+) -> Vec<Attempt> {
+    let windows = records.iter().flat_map(|record| &record.status.windows).map(|window| &window.trial);
+    let numbers: BTreeSet<u32> = windows
+        .chain(failures.iter().map(|failure| &failure.trial))
+        .filter(|trial| trial.plan_sha256 == point.plan_sha256 && trial.cycle == cycle)
+        .map(|trial| trial.attempt)
+        .collect();
+    numbers
+        .into_iter()
+        .map(|number| {
+            let trial =
+                TrialIdentity { plan_sha256: point.plan_sha256.clone(), point: point.index, cycle, attempt: number };
+            let complete = (0..spec.processes.count).all(|process| find_window(records, &trial, process).is_some());
+            Attempt { number, complete, result: evaluate(spec, point, &trial, records, failures) }
+        })
+        .collect()
+}
+
+/// The result of one trial from whatever its processes reported.
+pub fn evaluate(
+    spec: &EfficiencyExperimentSpec,
+    point: &Point,
+    trial: &TrialIdentity,
+    records: &[Record],
+    failures: &[Failure],
+) -> TrialResult {
+    let failed: BTreeMap<u32, &RunnerError> = failures
+        .iter()
+        .filter(|failure| failure.trial == *trial)
+        .flat_map(|failure| failure.processes.iter().map(|(process, error)| (*process, error)))
+        .collect();
+    let nothing_held = HeldSeconds::default();
+    let processes = (0..spec.processes.count)
+        .map(|process| {
+            let found = find_window(records, trial, process);
+            ProcessInput {
+                index: process,
+                schema_version: found.map_or(lem_crds::SCHEMA_VERSION, |(record, _)| record.status.schema_version),
+                environment: found.and_then(|(record, _)| record.status.environment.as_ref()),
+                baselines: found.map_or(&[][..], |(record, _)| &record.status.baselines),
+                held: found.map_or(&nothing_held, |(record, _)| &record.status.held),
+                window: found.map(|(_, window)| window),
+                failure: failed.get(&process).copied(),
+            }
+        })
+        .collect();
+    experiment::evaluate_trial(&TrialInput { point, spec, trial, processes })
+}
+
+/// Results of every point, the best of them, and what is missing.
+pub fn summarise(
+    spec: &EfficiencyExperimentSpec,
+    points: &[Point],
+    records: &[Record],
+    failures: &[Failure],
+) -> Summary {
+    let mut trials = Vec::new();
+    let mut results = Vec::new();
+    let mut partial = Vec::new();
+    let mut finished = 0;
+    let mut planned = 0;
+    let environments: Vec<&Environment> =
+        records.iter().filter_map(|record| record.status.environment.as_ref()).collect();
+    for point in points {
+        let cycles = planned_cycles(spec, point, records);
+        planned += cycles;
+        let mut of_point = Vec::new();
+        for cycle in 0..cycles {
+            let attempts = attempts(spec, point, cycle, records, failures);
+            match attempts.last() {
+                Some(last) if last.complete => finished += 1,
+                Some(last) => partial.push(format!(
+                    "{} cycle {}: {} of {} processes reported after {} attempts{}",
+                    point.label(),
+                    cycle + 1,
+                    last.result.processes,
+                    spec.processes.count,
+                    last.number + 1,
+                    reasons(failures, point, cycle)
+                )),
+                None => partial.push(format!("{} cycle {}: not measured", point.label(), cycle + 1)),
+            }
+            of_point.extend(attempts.into_iter().map(|attempt| attempt.result));
+        }
+        let measured_at = windows_of(records, point).map(|window| window.ended_at).max();
+        if !of_point.is_empty() {
+            results.push(experiment::summarise_point(point, cycles, &of_point, &environments, measured_at));
+        }
+        trials.extend(of_point.into_iter().map(|trial| (point.index, trial)));
+    }
+    let phase = match (finished == planned, finished) {
+        (true, _) => ExperimentPhase::Complete,
+        (false, 0) => ExperimentPhase::Failed,
+        (false, _) => ExperimentPhase::Partial,
+    };
+    let status = EfficiencyExperimentStatus {
+        phase,
+        progress: Progress {
+            planned,
+            finished,
+            retried: failures.len() as u32,
+            summary: format!("{finished}/{planned}"),
+        },
+        headline: headline(&results),
+        warnings: warnings(records, failures),
+        points: results,
+        partial,
+        ..EfficiencyExperimentStatus::default()
+    };
+    Summary { status, trials }
+}
+
+fn windows_of<'a>(records: &'a [Record], point: &'a Point) -> impl Iterator<Item = &'a WindowRecord> {
+    records
+        .iter()
+        .flat_map(|record| &record.status.windows)
+        .filter(|window| window.trial.plan_sha256 == point.plan_sha256)
+}
+
+/// The cycles of the spec, or more where a stop rule has extended them.
+fn planned_cycles(spec: &EfficiencyExperimentSpec, point: &Point, records: &[Record]) -> u32 {
+    let most = match &spec.protocol.stop_rule {
+        Some(rule) => rule.maximum_cycles.max(spec.protocol.cycles),
+        None => spec.protocol.cycles,
+    };
+    let measured = windows_of(records, point).map(|window| window.trial.cycle + 1).max().unwrap_or(0);
+    measured.clamp(spec.protocol.cycles, most)
+}
+
+fn reasons(failures: &[Failure], point: &Point, cycle: u32) -> String {
+    let last = failures
+        .iter()
+        .rfind(|failure| failure.trial.plan_sha256 == point.plan_sha256 && failure.trial.cycle == cycle);
+    last.map(|failure| format!(" ({})", describe(&failure.processes))).unwrap_or_default()
+}
+
+/// Failures of processes in one line.
+pub fn describe(processes: &[(u32, RunnerError)]) -> String {
+    processes
+        .iter()
+        .map(|(process, error)| format!("process {process}: {}", error.message))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn headline(points: &[lem_crds::status::PointResult]) -> Option<Headline> {
+    let usable = points.iter().filter(|point| point.verdict != Verdict::Invalid);
+    let best = usable
+        .filter_map(|point| Some((point.metrics.joules_per_token.as_ref()?.mean, point)))
+        .min_by(|left, right| left.0.total_cmp(&right.0))
+        .map(|(_, point)| point)
+        .or(points.first())?;
+    let text = |value: Option<&lem_crds::metrics::Estimate>| {
+        value.map_or_else(|| "—".to_owned(), |estimate| crate::report::number::significant(estimate.mean, 3))
+    };
+    let source = best.energy_sources.join("+");
+    let joules = text(best.metrics.joules_per_token.as_ref());
+    Some(Headline {
+        joules_per_token: if source.is_empty() { joules } else { format!("{joules} ({source})") },
+        tokens_per_second: text(best.metrics.effective_throughput.as_ref()),
+        verdict: format!("{:?}", best.verdict),
+    })
+}
+
+fn warnings(records: &[Record], failures: &[Failure]) -> Vec<String> {
+    let mut warnings: Vec<String> = failures
+        .iter()
+        .map(|failure| {
+            let TrialIdentity { point, cycle, attempt, .. } = &failure.trial;
+            format!(
+                "point {point} cycle {} attempt {}: {}",
+                cycle + 1,
+                attempt + 1,
+                describe(&failure.processes)
+            )
+        })
+        .collect();
+    let idle_gpu = records
+        .iter()
+        .filter_map(|record| record.status.environment.as_ref())
+        .any(|environment| environment.device == "cpu" && !environment.gpus.is_empty());
+    if idle_gpu {
+        warnings.push(
+            "GPU energy was metered, but the model ran on the CPU: the GPUs' share of each token is idle energy; \
+             set processes.gpusPerProcess to 0 to leave them out"
+                .to_owned(),
+        );
+    }
+    warnings
+}
+
