@@ -1,1 +1,44 @@
-//! To be filled.
+//! From the raw records of processes to one answer per point, with its uncertainty and its doubts (METHODOLOGY).
+//!
+//! Everything here is pure: no client, no clock, no input or output. In order of use:
+//! [`plan()`] resolves a spec into points, [`order_trials`] and [`group_cohorts`] say what runs when and on which load,
+//! [`evaluate_trial`] makes a trial's figures, [`summarise_point`] a point's intervals, [`compare()`] and
+//! [`fleet_outliers`] judge points against each other.
+//!
+//! Inside a trial: `completeness` (who reported) → `attribution` and `energy` (each counter once) → `latency`,
+//! `aggregate`, `devices` (sums and pools) → `efficiency` (the only place of ratios) → `verdict` (doubts).
+
+mod aggregate;
+mod attribution;
+mod availability;
+mod compare;
+mod completeness;
+mod devices;
+mod efficiency;
+mod energy;
+mod latency;
+mod order;
+mod peak;
+mod plan;
+mod point;
+mod statistics;
+mod trial;
+mod verdict;
+
+pub use self::{
+    compare::{
+        Comparison, FleetMember, FleetOutlier, MINIMUM_FLEET, OUTLIER_DEVIATIONS, Outcome, Refusal, Side, compare,
+        fleet_outliers, higher_is_better,
+    },
+    order::{Cohort, TrialSlot, cohort_key, group_cohorts, order_trials},
+    plan::{MAXIMUM_POINTS, PlanError, plan},
+    point::{
+        cycle_mean, cycle_values, needs_another_cycle, node_class, stop_rule_satisfied, summarise_point, usable_trials,
+    },
+    statistics::estimate,
+    trial::{ProcessInput, TrialInput, evaluate_trial},
+    verdict::{
+        DRIFT_LIMIT, INTEGRAL_LIMIT, MINIMUM_UPDATE_PERIODS, OVERLAP_LIMIT, START_SKEW_LIMIT_MILLISECONDS,
+        THROTTLED_SHARE_LIMIT,
+    },
+};

@@ -1,0 +1,107 @@
+//! What the distinct GPUs of a trial showed: memory, utilisation and peak throughput (METHODOLOGY §8). Pure.
+
+use std::collections::BTreeMap;
+
+use lem_crds::{
+    metrics::Unavailable,
+    runner::{ComputePrecision, DeviceObservation, MeanOfSamples},
+};
+
+use super::{
+    availability::{Value, ratio, sum},
+    completeness::Reported,
+    peak::peak_flops,
+};
+
+/// A GPU of the trial and one process that observed it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ObservedDevice<'a> {
+    pub(super) process: &'a Reported<'a>,
+    pub(super) device: &'a DeviceObservation,
+}
+
+/// Every GPU once, by node and UUID; of several observers the one with the lowest index.
+pub(super) fn distinct_devices<'a>(reported: &'a [Reported<'a>]) -> Vec<ObservedDevice<'a>> {
+    let mut devices: BTreeMap<(&str, &str), ObservedDevice<'a>> = BTreeMap::new();
+    for process in reported {
+        for device in &process.window.devices {
+            devices
+                .entry((&process.window.node, &device.uuid))
+                .or_insert(ObservedDevice { process, device });
+        }
+    }
+    devices.into_values().collect()
+}
+
+/// A figure summed over the devices; missing where one device lacks it.
+fn total(devices: &[ObservedDevice<'_>], field: &str, of: fn(&DeviceObservation) -> Option<f64>) -> Value {
+    if devices.is_empty() {
+        return Err(Unavailable::NoDevice);
+    }
+    sum(devices
+        .iter()
+        .map(|observed| of(observed.device).ok_or_else(|| why(observed.device, field))))
+}
+
+fn why(device: &DeviceObservation, field: &str) -> Unavailable {
+    device
+        .not_available
+        .get(field)
+        .copied()
+        .unwrap_or(Unavailable::NotSupported)
+}
+
+/// Peak memory in use in bytes, summed over the devices.
+pub(super) fn memory_peak(devices: &[ObservedDevice<'_>]) -> Value {
+    total(devices, "memoryPeakBytes", |device| {
+        device.memory_peak_bytes.map(|bytes| bytes as f64)
+    })
+}
+
+/// Memory in bytes, summed over the devices.
+pub(super) fn memory_total(devices: &[ObservedDevice<'_>]) -> Value {
+    total(devices, "memoryTotalBytes", |device| {
+        device.memory_total_bytes.map(|bytes| bytes as f64)
+    })
+}
+
+/// Mean of the utilisation samples of all devices, pooled by sample.
+pub(super) fn sm_utilisation(devices: &[ObservedDevice<'_>]) -> Value {
+    pooled(devices, "smUtilisation", |device| device.sm_utilisation)
+}
+
+/// Mean of the memory utilisation samples of all devices, pooled by sample.
+pub(super) fn memory_utilisation(devices: &[ObservedDevice<'_>]) -> Value {
+    pooled(devices, "memoryUtilisation", |device| device.memory_utilisation)
+}
+
+fn pooled(devices: &[ObservedDevice<'_>], field: &str, of: fn(&DeviceObservation) -> Option<MeanOfSamples>) -> Value {
+    if devices.is_empty() {
+        return Err(Unavailable::NoDevice);
+    }
+    let (mut sum, mut count) = (0.0, 0);
+    for observed in devices {
+        let samples = of(observed.device).ok_or_else(|| why(observed.device, field))?;
+        sum += samples.sum;
+        count += samples.count;
+    }
+    ratio(Ok(sum), Ok(count as f64))
+}
+
+/// Achieved FLOP/s over the summed peak of the devices at the precision of the products.
+pub(super) fn model_flops_utilisation(devices: &[ObservedDevice<'_>], flops_per_second: Value) -> Value {
+    let achieved = flops_per_second?;
+    if devices.is_empty() {
+        return Err(Unavailable::PeakUnknown);
+    }
+    let peaks = devices.iter().map(|observed| {
+        let precision: ComputePrecision = observed.process.window.compute_precision;
+        let environment = observed.process.environment.ok_or(Unavailable::PeakUnknown)?;
+        let gpu = environment.gpus.iter().find(|gpu| gpu.uuid == observed.device.uuid);
+        let product = gpu
+            .and_then(|gpu| gpu.product.as_deref())
+            .ok_or(Unavailable::PeakUnknown)?;
+        peak_flops(product, precision).ok_or(Unavailable::PeakUnknown)
+    });
+    ratio(Ok(achieved), sum(peaks))
+}
