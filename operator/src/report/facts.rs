@@ -232,6 +232,22 @@ pub(super) fn verdict(report: &Report<'_>) -> Verdict {
         .unwrap_or(Verdict::Invalid)
 }
 
+/// How many points have which verdict.
+pub(super) fn verdict_counts(report: &Report<'_>) -> String {
+    let points = &report.status.points;
+    let counts: Vec<String> = [Verdict::Valid, Verdict::Suspect, Verdict::Invalid]
+        .into_iter()
+        .map(|verdict| (verdict, points.iter().filter(|point| point.verdict == verdict).count()))
+        .filter(|(_, count)| *count > 0)
+        .map(|(verdict, count)| format!("{count} {verdict:?}"))
+        .collect();
+    match counts.len() {
+        0 => "no point has a result".to_owned(),
+        1 => format!("all points: {}", counts.join("")),
+        _ => format!("the worst of {} points: {}", points.len(), counts.join(", ")),
+    }
+}
+
 /// The point that costs least per token, of those that may be used.
 pub(super) fn best<'a>(report: &Report<'a>) -> Option<&'a PointResult> {
     report
@@ -266,10 +282,10 @@ pub(super) fn headline(report: &Report<'_>) -> String {
         .metrics
         .effective_throughput
         .as_ref()
-        .map(|throughput| format!(" and {} tokens/s", number::estimate(throughput, "tok/s")))
+        .map(|throughput| format!(", at {} tokens/s", number::estimate(throughput, "tok/s")))
         .unwrap_or_default();
     format!(
-        "A token of {model} costs {} J ({certainty}; {}){best}, on {}{throughput}: {}.",
+        "A token of {model} costs {} J ({certainty}; {}){best}, on {}{throughput}. Verdict of this point: {}.",
         number::estimate(energy, "J/tok"),
         energy_source(&point.energy_scope, &point.energy_sources),
         printable(&point.node_class),

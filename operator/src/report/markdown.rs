@@ -7,10 +7,11 @@ use super::{Report, facts};
 /// The result per point as a table, with headline, reasons, gaps and scope.
 pub fn markdown(report: &Report<'_>) -> String {
     let mut text = format!(
-        "# {}\n\n{}\n\n**Verdict: {:?}**\n\n",
+        "# {}\n\n{}\n\n**Verdict: {:?}** ({})\n\n",
         escaped(report.experiment_name),
         escaped(&facts::headline(report)),
-        facts::verdict(report)
+        facts::verdict(report),
+        facts::verdict_counts(report)
     );
     table(&mut text, report);
     section(
