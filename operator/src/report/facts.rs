@@ -1,0 +1,294 @@
+//! What all renderings say alike: names, sources, reasons and the headline.
+
+use std::{collections::BTreeMap, fmt::Debug};
+
+use lem_crds::{
+    metrics::{DEFINITIONS, MetricDefinition, Unavailable},
+    status::{Doubt, PointResult, Verdict},
+};
+
+use super::{Report, number};
+
+/// A metric that the short tables show.
+pub(super) struct Column {
+    /// Its name in METHODOLOGY.
+    pub(super) name: &'static str,
+    /// The heading, with unit.
+    pub(super) heading: &'static str,
+}
+
+/// The metrics of the short tables, in order.
+pub(super) const COLUMNS: [Column; 6] = [
+    Column {
+        name: "effective_throughput",
+        heading: "tokens/s",
+    },
+    Column {
+        name: "joules_per_token",
+        heading: "J/token",
+    },
+    Column {
+        name: "joules_per_output_token",
+        heading: "J/output token",
+    },
+    Column {
+        name: "total_power_w",
+        heading: "W",
+    },
+    Column {
+        name: "ttft_ms",
+        heading: "TTFT ms",
+    },
+    Column {
+        name: "e2e_latency_p95_ms",
+        heading: "p95 ms",
+    },
+];
+/// Metrics whose absence changes what the energy means, though the short tables do not show them.
+const DOMAINS: [Column; 3] = [
+    Column {
+        name: "gpu_energy_j",
+        heading: "GPU energy",
+    },
+    Column {
+        name: "cpu_energy_j",
+        heading: "CPU energy",
+    },
+    Column {
+        name: "dram_energy_j",
+        heading: "DRAM energy",
+    },
+];
+
+/// A reason for doubt, once, with the points that it is about.
+pub(super) struct Reason {
+    pub(super) severity: Verdict,
+    pub(super) doubt: Doubt,
+    pub(super) message: String,
+    pub(super) points: Vec<u32>,
+}
+
+/// A value that is missing, once, with the points that it is missing from.
+pub(super) struct Missing {
+    pub(super) what: &'static str,
+    pub(super) reason: String,
+    pub(super) points: Vec<u32>,
+}
+
+/// Text of a user without control characters, which would drive a terminal or break a line.
+pub(super) fn printable(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
+/// The values of a point as `field=value, …`; `default` without a sweep.
+pub(super) fn label(point: &PointResult) -> String {
+    if point.values.is_empty() {
+        return "default".to_owned();
+    }
+    let values: Vec<String> = point.values.iter().map(|(k, v)| format!("{k}={v}")).collect();
+    printable(&values.join(", "))
+}
+
+/// Where the energy of a total comes from, such as `cpu: estimate`.
+pub(super) fn energy_source(scope: &[String], sources: &[String]) -> String {
+    if scope.is_empty() {
+        return "no energy".to_owned();
+    }
+    let sources = if sources.is_empty() {
+        "source not stated".to_owned()
+    } else {
+        sources.join(", ")
+    };
+    printable(&format!("{}: {sources}", scope.join(" + ")))
+}
+
+/// The shown value of a metric of a point: mean ± half-width, `—` without one.
+pub(super) fn shown(point: &PointResult, name: &str) -> String {
+    point.metrics.get(name).map_or_else(
+        || number::NOTHING.to_owned(),
+        |estimate| number::estimate(estimate, unit(name)),
+    )
+}
+
+/// The unit of a metric.
+pub(super) fn unit(name: &str) -> &'static str {
+    DEFINITIONS
+        .iter()
+        .find(|definition| definition.name == name)
+        .map_or("1", |definition| definition.unit)
+}
+
+/// Why a metric is null, looked up under either of its names.
+pub(super) fn reason_for_null(
+    not_available: &BTreeMap<String, Unavailable>,
+    definition: &MetricDefinition,
+) -> Option<Unavailable> {
+    not_available
+        .get(definition.key)
+        .or_else(|| not_available.get(definition.name))
+        .copied()
+}
+
+/// The reason in words of the schema, or that there is none.
+pub(super) fn reason_text(reason: Option<Unavailable>) -> String {
+    reason.map_or_else(|| "no reason given".to_owned(), |reason| name(&reason))
+}
+
+/// The name of a unit variant, which is also its name in JSON.
+pub(super) fn name(variant: &impl Debug) -> String {
+    format!("{variant:?}")
+}
+
+/// Every reason for doubt once, the worst first.
+pub(super) fn reasons(report: &Report<'_>) -> Vec<Reason> {
+    let mut found: Vec<Reason> = Vec::new();
+    for point in &report.status.points {
+        for reason in &point.reasons {
+            let message = printable(&reason.message);
+            let same =
+                |r: &&mut Reason| r.doubt == reason.doubt && r.severity == reason.severity && r.message == message;
+            if let Some(known) = found.iter_mut().find(same) {
+                if known.points.last() != Some(&point.index) {
+                    known.points.push(point.index);
+                }
+            } else {
+                found.push(Reason {
+                    severity: reason.severity,
+                    doubt: reason.doubt,
+                    message,
+                    points: vec![point.index],
+                });
+            }
+        }
+    }
+    found.sort_by_key(|reason| std::cmp::Reverse(reason.severity));
+    found
+}
+
+/// Every missing value of the short tables and every missing energy domain, once per reason.
+pub(super) fn missing(report: &Report<'_>) -> Vec<Missing> {
+    let mut found: Vec<Missing> = Vec::new();
+    for column in COLUMNS.iter().chain(&DOMAINS) {
+        let Some(definition) = DEFINITIONS.iter().find(|d| d.name == column.name) else {
+            continue;
+        };
+        for point in &report.status.points {
+            if point.metrics.get(column.name).is_some() {
+                continue;
+            }
+            let reason = reason_text(reason_for_null(&point.not_available, definition));
+            match found
+                .iter_mut()
+                .find(|m| m.what == column.heading && m.reason == reason)
+            {
+                Some(known) => known.points.push(point.index),
+                None => found.push(Missing {
+                    what: column.heading,
+                    reason,
+                    points: vec![point.index],
+                }),
+            }
+        }
+    }
+    found
+}
+
+/// Which points something is about: nothing where it is all of them.
+pub(super) fn about(points: &[u32], report: &Report<'_>) -> String {
+    if points.len() >= report.status.points.len() {
+        return String::new();
+    }
+    let list: Vec<String> = points.iter().map(u32::to_string).collect();
+    let noun = if list.len() == 1 { "point" } else { "points" };
+    format!(" ({noun} {})", list.join(", "))
+}
+
+/// Every energy scope with its sources, once, with its points.
+pub(super) fn scopes(report: &Report<'_>) -> Vec<String> {
+    let mut found: Vec<(String, Vec<u32>)> = Vec::new();
+    for point in &report.status.points {
+        let source = energy_source(&point.energy_scope, &point.energy_sources);
+        match found.iter_mut().find(|(known, _)| *known == source) {
+            Some((_, points)) => points.push(point.index),
+            None => found.push((source, vec![point.index])),
+        }
+    }
+    found
+        .into_iter()
+        .map(|(source, points)| format!("{source}{}", about(&points, report)))
+        .collect()
+}
+
+/// The worst verdict of all points; `Invalid` without a point.
+pub(super) fn verdict(report: &Report<'_>) -> Verdict {
+    report
+        .status
+        .points
+        .iter()
+        .map(|point| point.verdict)
+        .max()
+        .unwrap_or(Verdict::Invalid)
+}
+
+/// How many points have which verdict.
+pub(super) fn verdict_counts(report: &Report<'_>) -> String {
+    let points = &report.status.points;
+    let counts: Vec<String> = [Verdict::Valid, Verdict::Suspect, Verdict::Invalid]
+        .into_iter()
+        .map(|verdict| (verdict, points.iter().filter(|point| point.verdict == verdict).count()))
+        .filter(|(_, count)| *count > 0)
+        .map(|(verdict, count)| format!("{count} {verdict:?}"))
+        .collect();
+    match counts.len() {
+        0 => "no point has a result".to_owned(),
+        1 => format!("all points: {}", counts.join("")),
+        _ => format!("the worst of {} points: {}", points.len(), counts.join(", ")),
+    }
+}
+
+/// The point that costs least per token, of those that may be used.
+pub(super) fn best<'a>(report: &Report<'a>) -> Option<&'a PointResult> {
+    report
+        .status
+        .points
+        .iter()
+        .filter(|point| point.verdict != Verdict::Invalid)
+        .filter_map(|point| Some((point, point.metrics.joules_per_token.as_ref()?.mean)))
+        .min_by(|(_, left), (_, right)| left.total_cmp(right))
+        .map(|(point, _)| point)
+}
+
+/// What a token costs, on what, and how sure that is.
+pub(super) fn headline(report: &Report<'_>) -> String {
+    let model = printable(report.model);
+    let Some(point) = best(report) else {
+        return format!("What a token of {model} costs was not measured: no usable point has an energy per token.");
+    };
+    let Some(energy) = &point.metrics.joules_per_token else {
+        return String::new();
+    };
+    let certainty = match energy.count {
+        0 | 1 => "one cycle, so without an interval".to_owned(),
+        count => format!("95 % interval of {count} cycles"),
+    };
+    let best = if report.status.points.len() > 1 {
+        format!(" at best, with {}", label(point))
+    } else {
+        String::new()
+    };
+    let throughput = point
+        .metrics
+        .effective_throughput
+        .as_ref()
+        .map(|throughput| format!(", at {} tokens/s", number::estimate(throughput, "tok/s")))
+        .unwrap_or_default();
+    format!(
+        "A token of {model} costs {} J ({certainty}; {}){best}, on {}{throughput}. Verdict of this point: {}.",
+        number::estimate(energy, "J/tok"),
+        energy_source(&point.energy_scope, &point.energy_sources),
+        printable(&point.node_class),
+        name(&point.verdict),
+    )
+}

@@ -1,0 +1,89 @@
+//! One metric over the points: the 95 % interval as a bar, the mean as a stroke, each cycle as a dot.
+
+use lem_crds::status::{PointResult, Verdict};
+
+use super::{
+    axis::Axis,
+    drawing::{Anchor, Drawing, WIDTH, width},
+};
+use crate::report::{Report, facts, number};
+
+const LEFT: f64 = 10.0;
+const RIGHT: f64 = WIDTH - 14.0;
+/// Height of one point: its label above, its interval below.
+const ROW: f64 = 42.0;
+
+/// The drawing of one metric, or nothing if no point has it.
+pub(super) fn draw(report: &Report<'_>, name: &str, title: &str) -> Option<Drawing> {
+    let points = &report.status.points;
+    let estimates = || points.iter().filter_map(|point| point.metrics.get(name));
+    estimates().next()?;
+    let bounds = estimates().flat_map(|e| [Some(e.mean), e.lower, e.upper]).flatten();
+    let cycles = points
+        .iter()
+        .flat_map(|point| cycles(report, point.index, name))
+        .map(|(_, v)| v);
+    let axis = Axis::around(bounds.chain(cycles), false, 5, LEFT + 6.0, RIGHT - 10.0);
+
+    let bottom = ROW * points.len() as f64 + 6.0;
+    let description = points
+        .iter()
+        .map(|point| format!("point {}: {}", point.index, facts::shown(point, name)))
+        .collect::<Vec<_>>()
+        .join("; ");
+    let unit = facts::unit(name);
+    let mut drawing = Drawing::new(title, &description, bottom + 40.0);
+    for (x, label) in axis.ticks() {
+        drawing.line("grid", (x, 4.0), (x, bottom));
+        drawing.text("tick", Anchor::Middle, (x, bottom + 15.0), &label);
+    }
+    drawing.line("axis", (LEFT, bottom), (RIGHT, bottom));
+    drawing.text("name", Anchor::Middle, (WIDTH / 2.0, bottom + 34.0), unit);
+    for (row, point) in points.iter().enumerate() {
+        draw_point(&mut drawing, &axis, report, point, name, ROW * row as f64);
+    }
+    Some(drawing)
+}
+
+fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &PointResult, name: &str, top: f64) {
+    let mut value = facts::shown(point, name);
+    if point.verdict != Verdict::Valid {
+        value = format!("{value} · {:?}", point.verdict);
+    }
+    let room = RIGHT - LEFT - width(&value) - 14.0;
+    let label = format!("{} · {}", point.index, facts::label(point));
+    drawing.cut_text("label", (LEFT, top + 16.0), room, &label);
+    drawing.text("label", Anchor::End, (RIGHT, top + 16.0), &value);
+    let Some(estimate) = point.metrics.get(name) else {
+        return;
+    };
+    let class = match point.verdict {
+        Verdict::Valid => "valid",
+        Verdict::Suspect => "suspect",
+        Verdict::Invalid => "invalid",
+    };
+    let y = top + 30.0;
+    if let (Some(lower), Some(upper)) = (estimate.lower, estimate.upper) {
+        let (from, to) = (axis.pixel(lower), axis.pixel(upper));
+        drawing.line(&format!("interval {class}"), (from, y), (to, y));
+        for x in [from, to] {
+            drawing.line(&format!("cap {class}"), (x, y - 4.0), (x, y + 4.0));
+        }
+    }
+    let x = axis.pixel(estimate.mean);
+    drawing.line(&format!("mean {class}"), (x, y - 7.0), (x, y + 7.0));
+    for (cycle, value) in cycles(report, point.index, name) {
+        let title = format!("cycle {cycle}: {}", number::plain(value));
+        drawing.circle(&format!("dot {class}"), (axis.pixel(value), y), 3.0, &title);
+    }
+}
+
+/// Cycle and value of every trial of a point that has the metric.
+fn cycles(report: &Report<'_>, index: u32, name: &str) -> Vec<(u32, f64)> {
+    report
+        .trials
+        .iter()
+        .filter(|(point, _)| *point == index)
+        .filter_map(|(_, trial)| Some((trial.cycle, *trial.metrics.get(name)?)))
+        .collect()
+}

@@ -1,0 +1,185 @@
+//! What the template fills in.
+
+use lem_crds::status::Verdict;
+use serde::Serialize;
+
+use super::{
+    drawing::Drawing,
+    intervals, latency, power,
+    tables::{self, Fact, PointTable, SummaryRow},
+    windows,
+};
+use crate::report::{Report, facts};
+
+/// Power drawings on one page at most; a larger sweep is plotted from the JSON report.
+const MOST_POWER_PLOTS: usize = 48;
+
+/// The whole page.
+#[derive(Serialize)]
+pub(super) struct Page {
+    experiment: String,
+    model: String,
+    generated_by: String,
+    progress: String,
+    headline: String,
+    verdict: String,
+    verdict_counts: String,
+    reasons: Vec<ReasonRow>,
+    missing: Vec<String>,
+    warnings: Vec<String>,
+    partial: Vec<String>,
+    scopes: Vec<String>,
+    headings: Vec<&'static str>,
+    summary: Vec<SummaryRow>,
+    interval_plots: Vec<Plot>,
+    power_plots: Vec<Plot>,
+    power_plots_left_out: usize,
+    latency_plots: Vec<Plot>,
+    points: Vec<PointTable>,
+    held: Vec<Fact>,
+    provenance: Vec<Fact>,
+}
+
+/// A drawing with its caption.
+#[derive(Serialize)]
+struct Plot {
+    svg: String,
+    title: String,
+    note: String,
+}
+
+/// A reason for doubt.
+#[derive(Serialize)]
+struct ReasonRow {
+    severity: String,
+    doubt: String,
+    message: String,
+    points: String,
+}
+
+/// Gives each drawing its number.
+#[derive(Default)]
+struct Numbering(usize);
+
+impl Numbering {
+    fn plot(&mut self, drawing: Drawing, title: String, note: String) -> Plot {
+        self.0 += 1;
+        Plot {
+            svg: drawing.finish(self.0),
+            title,
+            note,
+        }
+    }
+}
+
+/// Everything that the page shows of a report.
+pub(super) fn page(report: &Report<'_>) -> Page {
+    let status = report.status;
+    let mut numbering = Numbering::default();
+    let interval_plots = interval_plots(report, &mut numbering);
+    let latency_plots = latency_plots(report, &mut numbering);
+    let mut power_plots = power_plots(report, &mut numbering);
+    let power_plots_left_out = power_plots.len().saturating_sub(MOST_POWER_PLOTS);
+    power_plots.truncate(MOST_POWER_PLOTS);
+    Page {
+        experiment: facts::printable(report.experiment_name),
+        model: facts::printable(report.model),
+        generated_by: facts::printable(report.generated_by),
+        progress: facts::printable(&status.progress.summary),
+        headline: facts::headline(report),
+        verdict: facts::name(&facts::verdict(report)),
+        verdict_counts: facts::verdict_counts(report),
+        reasons: reasons(report),
+        missing: facts::missing(report)
+            .into_iter()
+            .map(|missing| {
+                let about = facts::about(&missing.points, report);
+                format!("{}: {}{about}", missing.what, missing.reason)
+            })
+            .collect(),
+        warnings: status.warnings.iter().map(|text| facts::printable(text)).collect(),
+        partial: status.partial.iter().map(|text| facts::printable(text)).collect(),
+        scopes: facts::scopes(report),
+        headings: facts::COLUMNS.iter().map(|column| column.heading).collect(),
+        summary: tables::summary(report),
+        interval_plots,
+        power_plots,
+        power_plots_left_out,
+        latency_plots,
+        points: tables::points(report),
+        held: tables::held(report),
+        provenance: tables::provenance(report),
+    }
+}
+
+fn reasons(report: &Report<'_>) -> Vec<ReasonRow> {
+    facts::reasons(report)
+        .into_iter()
+        .map(|reason| ReasonRow {
+            severity: facts::name(&reason.severity),
+            doubt: facts::name(&reason.doubt),
+            message: reason.message,
+            points: reason.points.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+        })
+        .collect()
+}
+
+fn interval_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
+    [
+        ("joules_per_token", "Energy per token"),
+        ("effective_throughput", "Tokens per second"),
+    ]
+    .into_iter()
+    .filter_map(|(name, title)| {
+        let drawing = intervals::draw(report, name, &format!("{title} per point"))?;
+        let scope = if name == "joules_per_token" {
+            format!(" Energy: {}.", facts::scopes(report).join("; "))
+        } else {
+            String::new()
+        };
+        let note = format!("Stroke: mean; bar: 95 % interval of the mean; dots: cycles.{scope}");
+        Some(numbering.plot(drawing, title.to_owned(), note))
+    })
+    .collect()
+}
+
+fn latency_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
+    report
+        .status
+        .points
+        .iter()
+        .filter_map(|point| {
+            let windows = windows::usable(report, point.index);
+            let distribution = latency::of_windows(&windows);
+            let title = format!("{} · {}", point.index, facts::label(point));
+            let drawing = latency::draw(&format!("Request latency of point {title}"), &distribution)?;
+            let unreadable = match distribution.unreadable {
+                0 => String::new(),
+                count => format!(" {count} series could not be read and are left out."),
+            };
+            let invalid = if point.verdict == Verdict::Invalid {
+                " The point is Invalid."
+            } else {
+                ""
+            };
+            let note = format!(
+                "{} requests, pooled over processes and cycles.{unreadable}{invalid}",
+                distribution.count
+            );
+            Some(numbering.plot(drawing, title, note))
+        })
+        .collect()
+}
+
+fn power_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
+    let mut plots = Vec::new();
+    for point in &report.status.points {
+        for (counter, cycles) in windows::power(report, point.index) {
+            let title = format!("{} · {}", point.index, facts::label(point));
+            let source = facts::printable(&power::source(counter, &cycles));
+            let drawing = power::draw(&format!("Power of {source} in point {title}"), &cycles);
+            plots.push(numbering.plot(drawing, title, format!("{source}.")));
+        }
+    }
+    plots
+}

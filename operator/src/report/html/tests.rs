@@ -1,0 +1,155 @@
+use std::{path::Path, process::Command};
+
+use super::*;
+use crate::report::fixture::Fixture;
+
+fn page_of(fixture: &Fixture) -> String {
+    let records = fixture.records();
+    html(&Report {
+        records: &records,
+        ..fixture.report()
+    })
+    .unwrap()
+}
+
+#[test]
+fn every_plot_and_every_metric_is_on_the_page() {
+    let page = page_of(&Fixture::new());
+    // 2 metrics, latency of 4 points, power of one counter in 4 points although 2 processes read it
+    assert_eq!(page.matches("<svg").count(), 10);
+    for definition in lem_crds::metrics::DEFINITIONS {
+        assert_eq!(
+            page.matches(&format!("<code>{}</code>", definition.name)).count(),
+            4,
+            "{}",
+            definition.name
+        );
+    }
+    assert!(
+        page.contains("source: estimate"),
+        "the source of a power series is missing"
+    );
+    assert!(page.contains("NoDevice"), "the reason of a null is missing");
+}
+
+#[test]
+fn hostile_names_stay_text_everywhere_on_the_page() {
+    let hostile = "</title><script>alert(1)</script><img src=x onerror=alert(1)>\"'";
+    let mut fixture = Fixture::new();
+    fixture.status.warnings.push(hostile.to_owned());
+    fixture.status.partial.push(hostile.to_owned());
+    for point in &mut fixture.status.points {
+        point.values.insert(hostile.to_owned(), hostile.to_owned());
+        hostile.clone_into(&mut point.node_class);
+        for reason in &mut point.reasons {
+            hostile.clone_into(&mut reason.message);
+        }
+    }
+    for runner in &mut fixture.runners {
+        hostile.clone_into(&mut runner.environment.as_mut().unwrap().engine);
+        for window in &mut runner.windows {
+            hostile.clone_into(&mut window.energy[0].counter.id);
+        }
+    }
+    let records = fixture.records();
+    let page = html(&Report {
+        experiment_name: hostile,
+        model: hostile,
+        generated_by: hostile,
+        records: &records,
+        ..fixture.report()
+    })
+    .unwrap();
+    assert!(!page.contains("<script"), "a script element");
+    assert!(!page.contains("<img"), "an image element");
+    assert!(!page.contains("\" onerror"), "an attribute");
+    assert!(page.contains("&lt;script&gt;alert(1)"));
+}
+
+#[test]
+fn the_page_asks_nothing_of_any_other_host() {
+    let page = page_of(&Fixture::new());
+    for request in ["http://", "https://", "src=", "@import", "url(", "<link", "<script"] {
+        assert!(!page.contains(request), "{request}");
+    }
+}
+
+#[test]
+fn a_result_without_points_or_records_is_still_a_page() {
+    let status = lem_crds::EfficiencyExperimentStatus::default();
+    let page = html(&Report {
+        experiment_name: "empty",
+        model: "none",
+        status: &status,
+        trials: &[],
+        records: &[],
+        generated_by: "lem",
+    })
+    .unwrap();
+    assert!(page.contains("No point has a result.") && page.contains("</html>"));
+}
+
+#[test]
+fn damaged_latencies_are_named_and_do_not_lose_the_page() {
+    let mut fixture = Fixture::new();
+    fixture.runners[0].windows[0].end_to_end.data = "not base64!".to_owned();
+    assert!(page_of(&fixture).contains("1 series could not be read"));
+}
+
+#[test]
+fn a_single_cycle_without_an_interval_is_drawn() {
+    let mut fixture = Fixture::new();
+    for point in &mut fixture.status.points {
+        for estimate in [
+            &mut point.metrics.joules_per_token,
+            &mut point.metrics.effective_throughput,
+        ] {
+            let estimate = estimate.as_mut().unwrap();
+            estimate.count = 1;
+            (estimate.lower, estimate.upper, estimate.standard_deviation) = (None, None, None);
+        }
+    }
+    let page = page_of(&fixture);
+    assert!(page.contains("one cycle, so without an interval"));
+    assert_eq!(page.matches("<svg").count(), 10);
+}
+
+#[test]
+fn a_browser_shows_every_plot() {
+    let chromium = Path::new("/usr/bin/chromium");
+    if !chromium.exists() {
+        eprintln!("SKIPPED: /usr/bin/chromium is not installed, so the page was not loaded in a browser");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("report.html");
+    std::fs::write(&path, page_of(&Fixture::new())).unwrap();
+    if let Some(copy) = std::env::var_os("LEM_REPORT_COPY") {
+        std::fs::copy(&path, copy).unwrap();
+    }
+    let output = Command::new("timeout")
+        .args([
+            "60",
+            "/usr/bin/chromium",
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+        ])
+        .args([
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+        ])
+        .args(["--disable-sync", "--disable-dev-shm-usage", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
+        .arg(format!("file://{}", path.display()))
+        .output()
+        .unwrap();
+    let dom = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(dom.matches("<svg").count(), 10);
+    for element in ["<polyline", "<circle", "</svg>", "plot-10-title", "</footer>"] {
+        assert!(dom.contains(element), "{element} is missing after parsing");
+    }
+}

@@ -1,0 +1,63 @@
+//! The measured windows of a result: one per process and cycle, the last attempt only.
+
+use std::collections::BTreeMap;
+
+use lem_crds::{
+    runner::{CounterIdentity, EnergyReading, WindowRecord},
+    status::Verdict,
+};
+
+use crate::report::Report;
+
+/// The windows of one point by process and cycle, the last attempt of each.
+pub(super) fn of_point<'a>(report: &Report<'a>, point: u32) -> BTreeMap<(u32, u32), &'a WindowRecord> {
+    let mut found: BTreeMap<(u32, u32), &WindowRecord> = BTreeMap::new();
+    for (process, record) in report.records {
+        for window in record.windows.iter().filter(|window| window.trial.point == point) {
+            let known = found.entry((*process, window.trial.cycle)).or_insert(window);
+            if known.trial.attempt < window.trial.attempt {
+                *known = window;
+            }
+        }
+    }
+    found
+}
+
+/// The windows of one point without those of invalid trials, unless no other is left.
+pub(super) fn usable<'a>(report: &Report<'a>, point: u32) -> BTreeMap<(u32, u32), &'a WindowRecord> {
+    let all = of_point(report, point);
+    let invalid = |cycle: u32| {
+        report
+            .trials
+            .iter()
+            .any(|(index, trial)| *index == point && trial.cycle == cycle && trial.verdict == Verdict::Invalid)
+    };
+    let usable: BTreeMap<_, _> = all
+        .iter()
+        .filter(|((_, cycle), _)| !invalid(*cycle))
+        .map(|(key, window)| (*key, *window))
+        .collect();
+    if usable.is_empty() { all } else { usable }
+}
+
+/// The power series of one point: per counter one reading per cycle. A counter that several processes read is taken
+/// once, from the process with most samples.
+pub(super) fn power<'a>(
+    report: &Report<'a>,
+    point: u32,
+) -> BTreeMap<&'a CounterIdentity, BTreeMap<u32, &'a EnergyReading>> {
+    let mut found: BTreeMap<&CounterIdentity, BTreeMap<u32, &EnergyReading>> = BTreeMap::new();
+    for ((_, cycle), window) in of_point(report, point) {
+        for reading in window.energy.iter().filter(|reading| !reading.power.is_empty()) {
+            let known = found
+                .entry(&reading.counter)
+                .or_default()
+                .entry(cycle)
+                .or_insert(reading);
+            if known.power.len() < reading.power.len() {
+                *known = reading;
+            }
+        }
+    }
+    found
+}
