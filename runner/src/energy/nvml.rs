@@ -40,8 +40,14 @@ pub const LIBRARY_VARIABLE: &str = "LEM_NVML_LIBRARY";
 /// Time between two dense polls.
 const DENSE_INTERVAL: Duration = Duration::from_millis(1);
 
-/// Counter updates awaited on each side of the window: two, so that one whole period is seen.
-const UPDATES: usize = 2;
+/// Counter updates awaited before the window: two whole periods.
+const UPDATES_BEFORE: usize = 3;
+
+/// Counter updates awaited after the window: one whole period.
+const UPDATES_AFTER: usize = 2;
+
+/// Shortest time of dense polls before the window, s: with short updates, two of them say too little about the sensor.
+const SHORTEST_ARMING_SECONDS: f64 = 0.15;
 
 /// Longest wait for them, s. The slowest period that was reported for a board is 100 ms.
 const LONGEST_WAIT_SECONDS: f64 = 0.35;
@@ -216,8 +222,9 @@ impl Meter for NvmlMeter {
             .spawn(move || sample(&shared, &boards, interval))
             .map_err(|source| MeterError::Thread { source })?;
         self.sampler = Some(sampler);
-        let deadline = monotonic_seconds() + LONGEST_WAIT_SECONDS;
-        while monotonic_seconds() < deadline && !self.shared.lock().is_phased(Place::Before) {
+        std::thread::sleep(Duration::from_secs_f64(SHORTEST_ARMING_SECONDS));
+        let deadline = monotonic_seconds() + LONGEST_WAIT_SECONDS - SHORTEST_ARMING_SECONDS;
+        while monotonic_seconds() < deadline && !self.shared.lock().is_phased(Place::Before, UPDATES_BEFORE) {
             std::thread::sleep(DENSE_INTERVAL);
         }
         Ok(())
@@ -265,7 +272,7 @@ impl Meter for NvmlMeter {
         };
         let end = self.mark_end();
         if let Some(sampler) = self.sampler.take() {
-            // It ends by itself once each board has been updated twice after the end edge.
+            // It ends by itself once each board has been updated often enough after the end edge.
             drop(sampler.join());
         }
         self.start = None;
@@ -304,10 +311,10 @@ impl State {
         }
     }
 
-    fn is_phased(&self, place: Place) -> bool {
+    fn is_phased(&self, place: Place, updates: usize) -> bool {
         self.recordings
             .iter()
-            .all(|recording| recording.counter_failed() || recording.updates(place) >= UPDATES)
+            .all(|recording| recording.counter_failed() || recording.updates(place) >= updates)
     }
 }
 
@@ -335,7 +342,7 @@ fn sample(shared: &Shared, boards: &[Board], interval: Duration) {
         }
         if phase == Phase::Settling {
             let deadline = *settled_by.get_or_insert_with(|| monotonic_seconds() + LONGEST_WAIT_SECONDS);
-            if state.is_phased(Place::After) || monotonic_seconds() >= deadline {
+            if state.is_phased(Place::After, UPDATES_AFTER) || monotonic_seconds() >= deadline {
                 return;
             }
         }

@@ -2,7 +2,7 @@
 
 use super::super::{
     clock::Mark,
-    edge::{CounterSample, energy_at_end, energy_at_start, ticks, update_period, was_reset},
+    edge::{CounterSample, energy_at_end, energy_at_start, gain, ticks, update_period, was_reset},
     integrate::{Power, thin, trapezoid},
     reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
 };
@@ -145,8 +145,9 @@ impl Recording {
         // The read at the edge itself comes just after the edge, and closes the power series there.
         let mut before = self.before.clone();
         before.extend(self.inside.first());
-        let start = energy_at_start(&before, from, period);
-        let end = energy_at_end(&self.after, to, period);
+        let gain = gain(&[&before, &self.after], period);
+        let start = energy_at_start(&before, from, period, gain);
+        let end = energy_at_end(&self.after, to, period, gain);
         let (start, end) = start.zip(end).ok_or_else(|| {
             Unavailable::new(
                 UnavailableReason::NotStarted,
