@@ -11,11 +11,12 @@
 mod board;
 mod observe;
 mod recording;
+mod sampler;
 mod select;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
@@ -24,9 +25,12 @@ use nvml_wrapper::{Nvml, error::NvmlError};
 
 pub use self::board::DeviceProvenance;
 use self::{
-    board::{Board, Poll, unavailable},
+    board::{Board, Poll},
     observe::Observer,
     recording::{Place, Recording},
+    sampler::{
+        DENSE_INTERVAL, LONGEST_WAIT_SECONDS, Phase, SHORTEST_ARMING_SECONDS, Shared, State, UPDATES_BEFORE, sample,
+    },
 };
 use super::{
     Meter, MeterError,
@@ -37,25 +41,10 @@ use super::{
 /// Environment variable with the path of the library to load instead of `libnvidia-ml.so.1`.
 pub const LIBRARY_VARIABLE: &str = "LEM_NVML_LIBRARY";
 
-/// Time between two dense polls.
-const DENSE_INTERVAL: Duration = Duration::from_millis(1);
-
-/// Counter updates awaited before the window: two whole periods.
-const UPDATES_BEFORE: usize = 3;
-
-/// Counter updates awaited after the window: one whole period.
-const UPDATES_AFTER: usize = 2;
-
-/// Shortest time of dense polls before the window, s: with short updates, two of them say too little about the sensor.
-const SHORTEST_ARMING_SECONDS: f64 = 0.15;
-
-/// Longest wait for them, s. The slowest period that was reported for a board is 100 ms.
-const LONGEST_WAIT_SECONDS: f64 = 0.35;
-
 /// Which processes on the device are ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnProcesses {
-    /// Exactly these PIDs.
+    /// These PIDs and the members of this process's group.
     Known(Vec<u32>),
     /// NVML's PIDs cannot be compared with ours.
     Hidden,
@@ -100,45 +89,6 @@ pub struct NvmlMeter {
     sampler: Option<JoinHandle<()>>,
     start: Option<Mark>,
     end: Option<Mark>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Armed,
-    Measuring,
-    Settling,
-    Finished,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    phase: Phase,
-    recordings: Vec<Recording>,
-    observers: Vec<Observer>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sleeps, or less if the phase is no longer `phase`.
-    fn rest(&self, phase: Phase, duration: Duration) {
-        let state = self.lock();
-        drop(
-            self.changed
-                .wait_timeout_while(state, duration, |state| state.phase == phase),
-        );
-    }
-
-    fn enter(&self, phase: Phase) {
-        self.lock().phase = phase;
-        self.changed.notify_all();
-    }
 }
 
 impl NvmlMeter {
@@ -255,12 +205,14 @@ impl Meter for NvmlMeter {
         let polls: Vec<Poll> = self.boards.iter().map(Board::poll).collect();
         let mut state = self.shared.lock();
         state.add(&self.boards, Place::After, polls);
-        for (observer, board) in state.observers.iter_mut().zip(self.boards.iter()) {
-            observer.at_end(board);
-        }
         state.phase = Phase::Settling;
+        let mut observers = std::mem::take(&mut state.observers);
         drop(state);
         self.shared.changed.notify_all();
+        for (observer, board) in observers.iter_mut().zip(self.boards.iter()) {
+            observer.at_end(board);
+        }
+        self.shared.lock().observers = observers;
         self.end = Some(end);
         end
     }
@@ -299,59 +251,5 @@ impl Meter for NvmlMeter {
 impl Drop for NvmlMeter {
     fn drop(&mut self) {
         self.finish();
-    }
-}
-
-impl State {
-    fn add(&mut self, boards: &[Board], place: Place, polls: Vec<Poll>) {
-        for ((recording, board), poll) in self.recordings.iter_mut().zip(boards).zip(polls) {
-            let joules = poll.joules.map_err(|error| unavailable("energy counter", &error));
-            let watts = poll.watts.map_err(|error| unavailable("power", &error));
-            recording.add(place, poll.at, joules, watts, board.has_instant_power);
-        }
-    }
-
-    fn is_phased(&self, place: Place, updates: usize) -> bool {
-        self.recordings
-            .iter()
-            .all(|recording| recording.counter_failed() || recording.updates(place) >= updates)
-    }
-}
-
-/// The sampler thread, until the window has settled.
-fn sample(shared: &Shared, boards: &[Board], interval: Duration) {
-    let mut settled_by = None;
-    loop {
-        let phase = shared.lock().phase;
-        let place = match phase {
-            Phase::Armed => Place::Before,
-            Phase::Measuring => Place::Inside,
-            Phase::Settling => Place::After,
-            Phase::Finished => return,
-        };
-        let polls = boards.iter().map(Board::poll).collect();
-        let mut state = shared.lock();
-        if state.phase != phase {
-            continue;
-        }
-        state.add(boards, place, polls);
-        if phase == Phase::Measuring {
-            for (observer, board) in state.observers.iter_mut().zip(boards) {
-                observer.sample(board);
-            }
-        }
-        if phase == Phase::Settling {
-            let deadline = *settled_by.get_or_insert_with(|| monotonic_seconds() + LONGEST_WAIT_SECONDS);
-            if state.is_phased(Place::After, UPDATES_AFTER) || monotonic_seconds() >= deadline {
-                return;
-            }
-        }
-        drop(state);
-        let pause = if phase == Phase::Measuring {
-            interval
-        } else {
-            DENSE_INTERVAL
-        };
-        shared.rest(phase, pause);
     }
 }

@@ -42,7 +42,7 @@ fn measure(uuid: &str, waveform: &Waveform, plan: &[(f64, usize)]) -> Vec<Cell> 
             let report = window(&mut meter, seconds + 0.0137 * repeat as f64);
             let reading = &report.readings[0];
             let truth = waveform.joules_between(reading.start.monotonic_seconds, reading.end.monotonic_seconds);
-            let joules = reading.joules.unwrap_or_else(|| panic!("{:?}", reading.unavailable));
+            let joules = reading.joules.expect("a healthy board has a reading");
             let bar = reading.uncertainty_joules.expect("an error bar on every reading");
             cell.errors_percent.push(100.0 * (joules - truth).abs() / truth);
             cell.bars_percent.push(100.0 * bar / truth);

@@ -253,7 +253,7 @@ fn an_estimate_follows_the_load_and_is_labelled() {
     let mut opened = open(&MeterConfig {
         cpu_tdp_watts: Some(100.0),
         proc_root: proc.path().to_owned(),
-        sample_interval: Duration::from_secs(60),
+        sample_interval: Duration::from_mins(1),
         ..tree.config(CpuMetering::Estimate)
     })
     .expect("opens");
