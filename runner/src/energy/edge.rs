@@ -12,7 +12,7 @@
 //! polls corrects a power sensor that disagrees with the counter. Interpolating *across* the edge would be wrong just
 //! where it matters: load usually begins and ends at the edges, so power inside and outside the window differ.
 //!
-//! Without an instantaneous power sensor, P is the mean power of the neighbouring whole step outside the window.
+//! Without a power sensor that is refreshed several times per step, P is the mean power of the neighbouring whole step outside the window.
 
 use super::integrate::{Power, trapezoid};
 
@@ -77,13 +77,21 @@ pub fn was_reset(samples: &[CounterSample]) -> bool {
 }
 
 /// The counter at `start`, from polls of which all but the last few are before it. None without polls.
-pub fn energy_at_start(polls: &[CounterSample], start: f64, period: Option<f64>, gain: Gain) -> Option<EdgeEnergy> {
+pub fn energy_at_start(
+    polls: &[CounterSample],
+    start: f64,
+    period: Option<f64>,
+    gain: Option<Gain>,
+) -> Option<EdgeEnergy> {
     let steps = ticks(polls, period);
     let before: Vec<Tick> = steps.into_iter().filter(|tick| tick.at <= start).collect();
     let Some(step) = before.last() else {
         return unphased(polls, start, period);
     };
-    let partial = partial_energy(polls, &before, step, (step.at, start), gain)?;
+    let neighbours = &before[before.len().saturating_sub(NEIGHBOURS)..];
+    let Some(partial) = partial_energy(polls, neighbours, step, (step.at, start), gain) else {
+        return unphased(polls, start, period);
+    };
     Some(EdgeEnergy {
         joules: step.joules + partial.joules,
         uncertainty_joules: partial.uncertainty_joules,
@@ -91,13 +99,16 @@ pub fn energy_at_start(polls: &[CounterSample], start: f64, period: Option<f64>,
 }
 
 /// The counter at `end`, from polls of which all but the first few are after it. None without polls.
-pub fn energy_at_end(polls: &[CounterSample], end: f64, period: Option<f64>, gain: Gain) -> Option<EdgeEnergy> {
+pub fn energy_at_end(polls: &[CounterSample], end: f64, period: Option<f64>, gain: Option<Gain>) -> Option<EdgeEnergy> {
     let steps = ticks(polls, period);
     let after: Vec<Tick> = steps.into_iter().filter(|tick| tick.at >= end).collect();
     let Some(step) = after.first() else {
         return unphased(polls, end, period);
     };
-    let partial = partial_energy(polls, &after, step, (end, step.at), gain)?;
+    let neighbours = &after[..after.len().min(NEIGHBOURS)];
+    let Some(partial) = partial_energy(polls, neighbours, step, (end, step.at), gain) else {
+        return unphased(polls, end, period);
+    };
     // The counter was read at the edge: it never exceeded the truth then.
     let floor = polls
         .iter()
@@ -120,7 +131,18 @@ pub struct Gain {
 
 /// The gain over all whole steps of some groups of dense polls. Polling itself makes it uncertain, so it is weighed
 /// against what the sensor is specified to: `1 + (ΔE/∫P − 1) · s² / (s² + d²)`, s the sensor's and d the polls' deviation.
-pub fn gain(groups: &[&[CounterSample]], period: Option<f64>) -> Gain {
+///
+/// None if the sensor is refreshed too rarely to say how the energy of one step is spread over it, or is missing.
+pub fn gain(groups: &[&[CounterSample]], period: Option<f64>) -> Option<Gain> {
+    let refresh = groups
+        .iter()
+        .filter_map(|polls| refresh_period(&power(polls)))
+        .fold(0.0, f64::max);
+    if refresh <= 0.0
+        || period.is_some_and(|period| refresh > SLOWEST_REFRESH * period && refresh > FAST_REFRESH_SECONDS)
+    {
+        return None;
+    }
     let (mut counted, mut integrated, mut variance) = (0.0, 0.0, 0.0_f64);
     for polls in groups {
         let (steps, power) = (ticks(polls, period), power(polls));
@@ -136,25 +158,52 @@ pub fn gain(groups: &[&[CounterSample]], period: Option<f64>) -> Gain {
         variance += whole.deviation_joules.powi(2) + edges[0] + edges[1];
     }
     if integrated <= 0.0 || counted <= 0.0 {
-        return Gain {
+        return Some(Gain {
             ratio: 1.0,
             error: SENSOR_TOLERANCE,
-        };
+        });
     }
     let (ratio, deviation) = (counted / integrated, variance.sqrt() / integrated);
     let (sensor, polls) = (SENSOR_DEVIATION.powi(2), deviation.powi(2));
-    Gain {
+    Some(Gain {
         ratio: 1.0 + (ratio - 1.0) * sensor / (sensor + polls),
         error: 3.0 * (sensor * polls / (sensor + polls)).sqrt(),
-    }
+    })
+}
+
+/// Share of the counter's period from which on a power value says no more than the counter itself.
+const SLOWEST_REFRESH: f64 = 0.3;
+
+/// As fast as it is polled, give or take a late poll: never too slow, s.
+const FAST_REFRESH_SECONDS: f64 = 0.003;
+
+/// Median time between two new values, s. None without samples.
+fn refresh_period(power: &[Power]) -> Option<f64> {
+    let (first, last) = power.first().zip(power.last())?;
+    let mut gaps: Vec<f64> = power.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
+    gaps.sort_by(f64::total_cmp);
+    Some(gaps.get(gaps.len() / 2).copied().unwrap_or(last.at - first.at))
 }
 
 /// Standard deviation of the power sensors' gain: half of the ± 5 % that NVML gives for `nvmlDeviceGetPowerUsage`.
 const SENSOR_DEVIATION: f64 = 0.025;
 
+/// Power as far as it is really known: polls with a new value, and the last one. A sensor may be refreshed more rarely
+/// than it is polled; sensors are noisy, so a steady power is not mistaken for an old value.
 fn power(polls: &[CounterSample]) -> Vec<Power> {
     let instant = |poll: &CounterSample| poll.watts.map(|watts| Power { at: poll.at, watts });
-    polls.iter().filter_map(instant).collect()
+    let mut refreshed: Vec<Power> = Vec::new();
+    for sample in polls.iter().filter_map(instant) {
+        if refreshed
+            .last()
+            .is_none_or(|last| (last.watts - sample.watts).abs() > f64::EPSILON)
+        {
+            refreshed.push(sample);
+        }
+    }
+    let last = polls.iter().rev().find_map(instant);
+    refreshed.extend(last.filter(|last| refreshed.last().is_some_and(|kept| kept.at < last.at)));
+    refreshed
 }
 
 /// Energy of the part of a step period between its update and the edge.
@@ -163,25 +212,11 @@ fn partial_energy(
     steps: &[Tick],
     step: &Tick,
     (from, to): (f64, f64),
-    gain: Gain,
+    gain: Option<Gain>,
 ) -> Option<EdgeEnergy> {
     let power = power(polls);
-    let Some(integral) = trapezoid(&power, from, to) else {
-        // No instantaneous power: the neighbouring whole steps stand for it.
-        let span = steps
-            .first()
-            .zip(steps.last())
-            .filter(|(first, last)| last.at > first.at);
-        let Some((first, last)) = span else {
-            return unphased(polls, from, None);
-        };
-        let watts = (last.joules - first.joules) / (last.at - first.at);
-        let joules = watts * (to - from);
-        return Some(EdgeEnergy {
-            joules,
-            // The unseen part may draw from nothing to three times its neighbour.
-            uncertainty_joules: 2.0 * joules.abs() + watts * step.half_gap,
-        });
+    let Some((gain, integral)) = gain.zip(trapezoid(&power, from, to)) else {
+        return neighbour_energy(steps, step, &power, to - from);
     };
     let polled = integral.error_joules + local_watts(&power, step.at) * step.half_gap;
     Some(EdgeEnergy {
@@ -191,6 +226,28 @@ fn partial_energy(
             + COUNTER_RESOLUTION_JOULES,
     })
 }
+
+/// Without a power sensor that is fast enough, the neighbouring whole steps stand for the part. None with one update.
+fn neighbour_energy(steps: &[Tick], step: &Tick, power: &[Power], seconds: f64) -> Option<EdgeEnergy> {
+    let (first, last) = steps.first().zip(steps.last())?;
+    let watts = (last.joules - first.joules) / (last.at - first.at);
+    let joules = watts * seconds;
+    // The unseen part may draw from nothing to three times its neighbour, or what a slow sensor has seen of the range.
+    let values = || power.iter().map(|sample| sample.watts);
+    let range = values().fold(0.0, f64::max) - values().fold(f64::INFINITY, f64::min);
+    let relative = if range.is_finite() && watts > 0.0 {
+        (range / watts + SENSOR_TOLERANCE).min(2.0)
+    } else {
+        2.0
+    };
+    joules.is_finite().then_some(EdgeEnergy {
+        joules,
+        uncertainty_joules: relative * joules.abs() + watts * step.half_gap + COUNTER_RESOLUTION_JOULES,
+    })
+}
+
+/// Updates that count as neighbours of an edge: two whole steps.
+const NEIGHBOURS: usize = 3;
 
 /// Twice what power sensors are specified to, to be safe; in error bars only.
 const SENSOR_TOLERANCE: f64 = 0.1;
@@ -355,6 +412,32 @@ mod tests {
             };
             let (joules, _, truth) = polling.window(200.0, 201.0);
             assert!((joules - truth).abs() / truth < 0.005, "{joules} {truth}");
+        }
+    }
+
+    #[test]
+    fn a_slow_power_sensor_widens_the_error_bar() {
+        // Bursts that are shorter than the sensor's refresh cannot be seen at all: some windows stay outside.
+        for waveform in waveforms() {
+            for power_period_milliseconds in [5.0, 25.0, 100.0] {
+                let board = Board {
+                    power_period_milliseconds,
+                    ..Board::new("GPU-0", 100.0, waveform.clone())
+                };
+                let polling = Polling {
+                    board,
+                    has_instant_power: true,
+                };
+                let (error, outside) = worst(&polling, 1.0);
+                println!(
+                    "{waveform:?} {power_period_milliseconds} ms: {:.4} %, {outside} outside",
+                    100.0 * error
+                );
+                assert!(
+                    outside < 30,
+                    "{waveform:?} {power_period_milliseconds} ms: {outside} outside"
+                );
+            }
         }
     }
 
