@@ -150,9 +150,9 @@ impl Meter for EstimateMeter {
             failure: None,
         }));
         sample(&track, true);
-        let sampled = Arc::clone(&track);
+        let shared = Arc::clone(&track);
         let interval = self.options.sample_interval;
-        let sampler = Sampler::spawn("cpu-estimate", interval, move || sample(&sampled, false))?;
+        let sampler = Sampler::spawn("cpu-estimate", interval, move || sample(&shared, false))?;
         self.window = Some(Window {
             track,
             sampler: Some(sampler),

@@ -21,6 +21,8 @@ pub struct Integral {
     pub joules: f64,
     /// Sum over the segments of `|ΔP| · Δt / 2`: the trapezoid's error for any power that is monotone between samples.
     pub error_joules: f64,
+    /// Its standard deviation, if each change of power was a jump somewhere between two samples: `√Σ(ΔP · Δt)² / √12`.
+    pub deviation_joules: f64,
 }
 
 /// Trapezoid integral of `samples` (ascending in time) over `[from, to]`: linear between samples, held constant before
@@ -33,6 +35,7 @@ pub fn trapezoid(samples: &[Power], from: f64, to: f64) -> Option<Integral> {
     }
     integral.joules += first.watts * (first.at.min(to) - from).max(0.0);
     integral.joules += last.watts * (to - last.at.max(from)).max(0.0);
+    let mut variance = 0.0;
     for pair in samples.windows(2) {
         let (a, b) = (pair[0], pair[1]);
         let (begin, end) = (a.at.max(from), b.at.min(to));
@@ -43,7 +46,9 @@ pub fn trapezoid(samples: &[Power], from: f64, to: f64) -> Option<Integral> {
         let middle = a.watts + slope * (f64::midpoint(begin, end) - a.at);
         integral.joules += middle * (end - begin);
         integral.error_joules += (b.watts - a.watts).abs() * (end - begin) / 2.0;
+        variance += ((b.watts - a.watts) * (end - begin)).powi(2) / 12.0;
     }
+    integral.deviation_joules = variance.sqrt();
     Some(integral)
 }
 

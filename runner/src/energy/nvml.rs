@@ -11,11 +11,12 @@
 mod board;
 mod observe;
 mod recording;
+mod sampler;
 mod select;
 
 use std::{
     path::PathBuf,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex},
     thread::JoinHandle,
     time::Duration,
 };
@@ -24,9 +25,12 @@ use nvml_wrapper::{Nvml, error::NvmlError};
 
 pub use self::board::DeviceProvenance;
 use self::{
-    board::{Board, Poll, unavailable},
+    board::{Board, Poll},
     observe::Observer,
     recording::{Place, Recording},
+    sampler::{
+        DENSE_INTERVAL, LONGEST_WAIT_SECONDS, Phase, SHORTEST_ARMING_SECONDS, Shared, State, UPDATES_BEFORE, sample,
+    },
 };
 use super::{
     Meter, MeterError,
@@ -37,19 +41,10 @@ use super::{
 /// Environment variable with the path of the library to load instead of `libnvidia-ml.so.1`.
 pub const LIBRARY_VARIABLE: &str = "LEM_NVML_LIBRARY";
 
-/// Time between two dense polls.
-const DENSE_INTERVAL: Duration = Duration::from_millis(1);
-
-/// Counter updates awaited on each side of the window: two, so that one whole period is seen.
-const UPDATES: usize = 2;
-
-/// Longest wait for them, s. The slowest period that was reported for a board is 100 ms.
-const LONGEST_WAIT_SECONDS: f64 = 0.35;
-
 /// Which processes on the device are ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum OwnProcesses {
-    /// Exactly these PIDs.
+    /// These PIDs and the members of this process's group.
     Known(Vec<u32>),
     /// NVML's PIDs cannot be compared with ours.
     Hidden,
@@ -94,45 +89,6 @@ pub struct NvmlMeter {
     sampler: Option<JoinHandle<()>>,
     start: Option<Mark>,
     end: Option<Mark>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Phase {
-    Armed,
-    Measuring,
-    Settling,
-    Finished,
-}
-
-struct Shared {
-    state: Mutex<State>,
-    changed: Condvar,
-}
-
-struct State {
-    phase: Phase,
-    recordings: Vec<Recording>,
-    observers: Vec<Observer>,
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Sleeps, or less if the phase is no longer `phase`.
-    fn rest(&self, phase: Phase, duration: Duration) {
-        let state = self.lock();
-        drop(
-            self.changed
-                .wait_timeout_while(state, duration, |state| state.phase == phase),
-        );
-    }
-
-    fn enter(&self, phase: Phase) {
-        self.lock().phase = phase;
-        self.changed.notify_all();
-    }
 }
 
 impl NvmlMeter {
@@ -216,8 +172,9 @@ impl Meter for NvmlMeter {
             .spawn(move || sample(&shared, &boards, interval))
             .map_err(|source| MeterError::Thread { source })?;
         self.sampler = Some(sampler);
-        let deadline = monotonic_seconds() + LONGEST_WAIT_SECONDS;
-        while monotonic_seconds() < deadline && !self.shared.lock().is_phased(Place::Before) {
+        std::thread::sleep(Duration::from_secs_f64(SHORTEST_ARMING_SECONDS));
+        let deadline = monotonic_seconds() + LONGEST_WAIT_SECONDS - SHORTEST_ARMING_SECONDS;
+        while monotonic_seconds() < deadline && !self.shared.lock().is_phased(Place::Before, UPDATES_BEFORE) {
             std::thread::sleep(DENSE_INTERVAL);
         }
         Ok(())
@@ -248,12 +205,14 @@ impl Meter for NvmlMeter {
         let polls: Vec<Poll> = self.boards.iter().map(Board::poll).collect();
         let mut state = self.shared.lock();
         state.add(&self.boards, Place::After, polls);
-        for (observer, board) in state.observers.iter_mut().zip(self.boards.iter()) {
-            observer.at_end(board);
-        }
         state.phase = Phase::Settling;
+        let mut observers = std::mem::take(&mut state.observers);
         drop(state);
         self.shared.changed.notify_all();
+        for (observer, board) in observers.iter_mut().zip(self.boards.iter()) {
+            observer.at_end(board);
+        }
+        self.shared.lock().observers = observers;
         self.end = Some(end);
         end
     }
@@ -265,7 +224,7 @@ impl Meter for NvmlMeter {
         };
         let end = self.mark_end();
         if let Some(sampler) = self.sampler.take() {
-            // It ends by itself once each board has been updated twice after the end edge.
+            // It ends by itself once each board has been updated often enough after the end edge.
             drop(sampler.join());
         }
         self.start = None;
@@ -292,59 +251,5 @@ impl Meter for NvmlMeter {
 impl Drop for NvmlMeter {
     fn drop(&mut self) {
         self.finish();
-    }
-}
-
-impl State {
-    fn add(&mut self, boards: &[Board], place: Place, polls: Vec<Poll>) {
-        for ((recording, board), poll) in self.recordings.iter_mut().zip(boards).zip(polls) {
-            let joules = poll.joules.map_err(|error| unavailable("energy counter", &error));
-            let watts = poll.watts.map_err(|error| unavailable("power", &error));
-            recording.add(place, poll.at, joules, watts, board.has_instant_power);
-        }
-    }
-
-    fn is_phased(&self, place: Place) -> bool {
-        self.recordings
-            .iter()
-            .all(|recording| recording.counter_failed() || recording.updates(place) >= UPDATES)
-    }
-}
-
-/// The sampler thread, until the window has settled.
-fn sample(shared: &Shared, boards: &[Board], interval: Duration) {
-    let mut settled_by = None;
-    loop {
-        let phase = shared.lock().phase;
-        let place = match phase {
-            Phase::Armed => Place::Before,
-            Phase::Measuring => Place::Inside,
-            Phase::Settling => Place::After,
-            Phase::Finished => return,
-        };
-        let polls = boards.iter().map(Board::poll).collect();
-        let mut state = shared.lock();
-        if state.phase != phase {
-            continue;
-        }
-        state.add(boards, place, polls);
-        if phase == Phase::Measuring {
-            for (observer, board) in state.observers.iter_mut().zip(boards) {
-                observer.sample(board);
-            }
-        }
-        if phase == Phase::Settling {
-            let deadline = *settled_by.get_or_insert_with(|| monotonic_seconds() + LONGEST_WAIT_SECONDS);
-            if state.is_phased(Place::After) || monotonic_seconds() >= deadline {
-                return;
-            }
-        }
-        drop(state);
-        let pause = if phase == Phase::Measuring {
-            interval
-        } else {
-            DENSE_INTERVAL
-        };
-        shared.rest(phase, pause);
     }
 }

@@ -201,9 +201,9 @@ impl Meter for RaplMeter {
         self.window = None;
         let start = Mark::now();
         let tracks = Arc::new(Mutex::new(self.zones.iter().map(Track::begin).collect::<Vec<_>>()));
-        let (sampled, zones) = (Arc::clone(&tracks), Arc::clone(&self.zones));
+        let (shared, zones) = (Arc::clone(&tracks), Arc::clone(&self.zones));
         let sampler = Sampler::spawn("cpu-energy", self.read_interval(), move || {
-            advance_all(&sampled, &zones)
+            advance_all(&shared, &zones);
         })?;
         self.window = Some(Window {
             tracks,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::waveform::Waveform;
+use crate::waveform::{Waveform, fraction};
 
 /// The whole fake machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -61,6 +61,9 @@ pub struct Board {
     /// All power values are means of the last second, as `nvmlDeviceGetPowerUsage` is on most boards since Ampere.
     #[serde(default)]
     pub power_is_averaged: bool,
+    /// Time between two refreshes of the instantaneous power, ms; it then shows the power of that moment.
+    #[serde(default = "power_period")]
+    pub power_period_milliseconds: f64,
     /// The sensor shows this multiple of the true power (the counter stays right).
     #[serde(default = "one")]
     pub power_gain: f64,
@@ -78,9 +81,15 @@ fn memory_used() -> u64 {
 fn power_limit() -> f64 {
     700.0
 }
+fn power_period() -> f64 {
+    0.1
+}
 fn one() -> f64 {
     1.0
 }
+
+/// Peak to peak, relative.
+const SENSOR_NOISE: f64 = 0.002;
 
 impl Board {
     /// A board with everything working.
@@ -102,6 +111,7 @@ impl Board {
             fail_after_seconds: None,
             reset_after_seconds: None,
             power_is_averaged: false,
+            power_period_milliseconds: power_period(),
             power_gain: one(),
         }
     }
@@ -123,7 +133,11 @@ impl Board {
         if self.power_is_averaged {
             return self.average_milliwatts(at);
         }
-        (self.waveform.watts(at) * self.power_gain * 1e3).round() as u32
+        let refresh = (at / (self.power_period_milliseconds / 1e3)).floor();
+        let shown = self.waveform.watts(refresh * self.power_period_milliseconds / 1e3);
+        // Real sensors are never still: by this a reader can tell a steady power from a value not refreshed yet.
+        let noise = 1.0 + SENSOR_NOISE * (fraction(0, refresh as u64) - 0.5);
+        (shown * noise * self.power_gain * 1e3).round() as u32
     }
 
     /// Mean of the last second, mW.

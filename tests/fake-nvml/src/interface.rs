@@ -223,7 +223,7 @@ macro_rules! value {
 }
 
 value! {
-    nvmlDeviceGetTotalEnergyConsumption: c_ulonglong => |board, now, start| board.counter_millijoules(now, start);
+    nvmlDeviceGetTotalEnergyConsumption: c_ulonglong => Board::counter_millijoules;
     nvmlDeviceGetPowerUsage: c_uint => |board, now, _| board.average_milliwatts(now);
     nvmlDeviceGetUtilizationRates: nvml::nvmlUtilization_t
         => |_, _, _| nvml::nvmlUtilization_t { gpu: 90, memory: 40 };

@@ -119,7 +119,7 @@ impl Waveform {
 }
 
 /// A fixed pseudo-random number in 0–1 (splitmix64).
-fn fraction(seed: u64, slot: u64) -> f64 {
+pub(crate) fn fraction(seed: u64, slot: u64) -> f64 {
     let mut bits = seed.wrapping_add(slot.wrapping_add(1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -6,7 +6,7 @@ use lem_fake_nvml::{Board, Machine, Waveform, environment};
 use lem_runner::energy::{NvmlMeter, NvmlOptions, OwnProcesses};
 
 /// Power that changes within, at and across updates of the counter.
-pub fn waveforms() -> Vec<(&'static str, Waveform)> {
+pub(crate) fn waveforms() -> Vec<(&'static str, Waveform)> {
     vec![
         ("constant", Waveform::Constant { watts: 350.0 }),
         (
@@ -39,7 +39,7 @@ pub fn waveforms() -> Vec<(&'static str, Waveform)> {
 }
 
 /// Time between two counter updates, ms.
-pub const TICKS: [f64; 2] = [20.0, 100.0];
+pub(crate) const TICKS: [f64; 2] = [20.0, 100.0];
 
 static LIBRARY: LazyLock<PathBuf> = LazyLock::new(|| {
     let folder = std::env::temp_dir();
@@ -61,12 +61,12 @@ fn boards() -> Vec<Board> {
 }
 
 /// UUID of the board of one cell of the accuracy matrix.
-pub fn accuracy_uuid(waveform: &str, tick: f64) -> String {
+pub(crate) fn accuracy_uuid(waveform: &str, tick: f64) -> String {
     format!("GPU-{waveform}-{tick}")
 }
 
 /// Options for some boards of the machine.
-pub fn options(uuids: &[&str]) -> NvmlOptions {
+pub(crate) fn options(uuids: &[&str]) -> NvmlOptions {
     NvmlOptions {
         library: Some(LIBRARY.clone()),
         devices: Some(uuids.iter().map(|&uuid| uuid.to_owned()).collect()),
@@ -78,6 +78,6 @@ pub fn options(uuids: &[&str]) -> NvmlOptions {
 }
 
 /// A meter on some boards.
-pub fn meter(uuids: &[&str]) -> NvmlMeter {
+pub(crate) fn meter(uuids: &[&str]) -> NvmlMeter {
     NvmlMeter::open(options(uuids)).expect("the fake boards exist")
 }

@@ -1,5 +1,6 @@
 //! Energy against a known truth: the real meters on a fake NVML below nvml-wrapper and on fake powercap trees.
 
 mod accuracy;
+mod cpu;
 mod faults;
 mod machine;

@@ -1,6 +1,6 @@
 //! The NVML calls on one device, each failing by itself.
 
-use std::{ffi::OsString, path::Path};
+use std::{ffi::OsString, path::Path, time::Duration};
 
 use nvml_wrapper::{
     Device, Nvml, enum_wrappers::device::Clock, enums::device::SampleValue, error::NvmlError, structs::device::FieldId,
@@ -12,6 +12,9 @@ use super::super::{
     clock::monotonic_seconds,
     reading::{Unavailable, UnavailableReason},
 };
+
+/// Power fields were seen to be not ready when they were read more often than this (Zeus, `monitor/power.py`).
+const INSTANT_POWER_REFRESH: Duration = Duration::from_millis(50);
 
 /// One physical board.
 pub(super) struct Board {
@@ -88,8 +91,19 @@ impl Board {
             name,
             has_instant_power: true,
         };
-        board.has_instant_power = board.instant_watts().is_ok_and(|watts| watts > 0.0);
+        board.has_instant_power = board.offers_instant_power();
         Ok(board)
+    }
+
+    /// The field may not be ready at once (`NoData`), but never will be if it is not supported.
+    fn offers_instant_power(&self) -> bool {
+        (0..3).any(|_| match self.instant_watts() {
+            Err(NvmlError::NoData) => {
+                std::thread::sleep(INSTANT_POWER_REFRESH);
+                false
+            }
+            answer => answer.is_ok(),
+        })
     }
 
     /// Counter and power now; two calls.
@@ -124,7 +138,12 @@ impl Board {
             SampleValue::I64(value) => value as f64,
             SampleValue::F64(value) => value,
         };
-        Ok(milliwatts / 1e3)
+        // Polled faster than it is refreshed, the field reads zero on some drivers; a board never draws nothing.
+        if milliwatts > 0.0 {
+            Ok(milliwatts / 1e3)
+        } else {
+            Err(NvmlError::NoData)
+        }
     }
 
     pub(super) fn provenance(&self, nvml: &Nvml) -> DeviceProvenance {

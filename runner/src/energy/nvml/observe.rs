@@ -6,6 +6,7 @@ use nvml_wrapper::{
     enum_wrappers::device::{Clock, PerformancePolicy, TemperatureSensor},
     error::NvmlError,
 };
+use rustix::process::{Pid, getpgid, getpgrp};
 
 use super::{
     super::reading::{DeviceObservation, SampleSum},
@@ -113,7 +114,10 @@ impl Observer {
         self.observation.process_count = Some(running.len() as u32);
         match own {
             OwnProcesses::Known(own) => {
-                let foreign = running.iter().filter(|pid| !own.contains(pid)).count();
+                let foreign = running
+                    .iter()
+                    .filter(|&&pid| !own.contains(&pid) && !in_own_group(pid))
+                    .count();
                 self.observation.foreign_process_count = Some(foreign as u32);
             }
             OwnProcesses::Hidden => self.missing(
@@ -142,6 +146,12 @@ impl Observer {
             .entry(field.to_owned())
             .or_insert_with(|| reason.to_owned());
     }
+}
+
+/// True for the processes that this one was started with, such as the other ranks of one model.
+fn in_own_group(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| getpgid(Some(pid)).is_ok_and(|group| group == getpgrp()))
 }
 
 fn raise<T: Ord + Copy>(highest: &mut Option<T>, value: T) {

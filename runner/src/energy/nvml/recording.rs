@@ -2,7 +2,7 @@
 
 use super::super::{
     clock::Mark,
-    edge::{CounterSample, energy_at_end, energy_at_start, ticks, update_period, was_reset},
+    edge::{CounterSample, energy_at_end, energy_at_start, gain, ticks, update_period, was_reset},
     integrate::{Power, thin, trapezoid},
     reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
 };
@@ -26,7 +26,6 @@ pub(super) struct Recording {
     after: Vec<CounterSample>,
     power: Vec<Power>,
     counter_failure: Option<Unavailable>,
-    power_failure: Option<Unavailable>,
 }
 
 impl Recording {
@@ -36,7 +35,7 @@ impl Recording {
         place: Place,
         at: f64,
         joules: Result<f64, Unavailable>,
-        watts: Result<f64, Unavailable>,
+        watts: Option<f64>,
         instant: bool,
     ) {
         let polls = match place {
@@ -48,15 +47,13 @@ impl Recording {
             Ok(joules) => polls.push(CounterSample {
                 at,
                 joules,
-                watts: watts.as_ref().ok().copied().filter(|_| instant),
+                watts: watts.filter(|_| instant),
             }),
             Err(failure) if place == Place::After && !self.after.is_empty() => drop(failure),
             Err(failure) => drop(self.counter_failure.get_or_insert(failure)),
         }
-        match watts {
-            Ok(watts) => self.power.push(Power { at, watts }),
-            Err(failure) => drop(self.power_failure.get_or_insert(failure)),
-        }
+        // Single polls may fail: the field is not always ready. The integral's own error bound covers the gap.
+        self.power.extend(watts.map(|watts| Power { at, watts }));
         if self.before.len() > 2 * POLLS_BEFORE {
             self.before.drain(..POLLS_BEFORE);
             let oldest = self.before.first().map_or(0.0, |poll| poll.at);
@@ -87,7 +84,7 @@ impl Recording {
     /// The reading of the window.
     pub(super) fn reading(&self, counter: CounterIdentity, start: Mark, end: Mark, averaged: bool) -> EnergyReading {
         let (from, to) = (start.monotonic_seconds, end.monotonic_seconds);
-        let integral = trapezoid(&self.power, from, to).filter(|_| self.power_covers(to));
+        let integral = trapezoid(&self.power, from, to).filter(|_| self.power_covers(from, to));
         let mut reading = EnergyReading {
             counter,
             source: EnergySource::NvmlCounter,
@@ -145,8 +142,9 @@ impl Recording {
         // The read at the edge itself comes just after the edge, and closes the power series there.
         let mut before = self.before.clone();
         before.extend(self.inside.first());
-        let start = energy_at_start(&before, from, period);
-        let end = energy_at_end(&self.after, to, period);
+        let gain = gain(&[&before, &self.after], period);
+        let start = energy_at_start(&before, from, period, gain);
+        let end = energy_at_end(&self.after, to, period, gain);
         let (start, end) = start.zip(end).ok_or_else(|| {
             Unavailable::new(
                 UnavailableReason::NotStarted,
@@ -159,8 +157,9 @@ impl Recording {
         ))
     }
 
-    fn power_covers(&self, to: f64) -> bool {
-        self.power_failure.is_none() && self.power.last().is_some_and(|last| last.at >= to)
+    fn power_covers(&self, from: f64, to: f64) -> bool {
+        let ends = self.power.first().zip(self.power.last());
+        ends.is_some_and(|(first, last)| first.at <= from && last.at >= to)
     }
 
     /// A mean over the last second is late by half a second: bound by the range of power seen.

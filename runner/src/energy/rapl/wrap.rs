@@ -3,29 +3,30 @@
 /// Adds up a wrapping counter, as long as it is read more often than it wraps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Unwrapped {
-    range_microjoules: u64,
-    last_microjoules: u64,
-    total_microjoules: u64,
+    /// All in µJ.
+    range: u64,
+    last: u64,
+    total: u64,
 }
 
 impl Unwrapped {
     /// Begins at a first reading.
     pub(super) fn new(range_microjoules: u64, first_microjoules: u64) -> Self {
         Self {
-            range_microjoules,
-            last_microjoules: first_microjoules,
-            total_microjoules: 0,
+            range: range_microjoules,
+            last: first_microjoules,
+            total: 0,
         }
     }
 
     /// The next reading; returns the energy since the first, in J. `(range − last) + now` if the counter has wrapped.
     pub(super) fn advance(&mut self, now_microjoules: u64) -> f64 {
         let step = now_microjoules
-            .checked_sub(self.last_microjoules)
-            .unwrap_or_else(|| self.range_microjoules.saturating_sub(self.last_microjoules) + now_microjoules);
-        self.last_microjoules = now_microjoules;
-        self.total_microjoules += step;
-        self.total_microjoules as f64 / 1e6
+            .checked_sub(self.last)
+            .unwrap_or_else(|| self.range.saturating_sub(self.last) + now_microjoules);
+        self.last = now_microjoules;
+        self.total += step;
+        self.total as f64 / 1e6
     }
 }
 
