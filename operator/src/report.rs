@@ -11,7 +11,7 @@ mod fixture;
 mod html;
 mod json;
 mod markdown;
-mod number;
+pub(crate) mod number;
 mod terminal;
 
 use lem_crds::{

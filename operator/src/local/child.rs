@@ -94,6 +94,8 @@ impl Runner {
             .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // candle keeps a backtrace in its errors where the user asks for those of panics.
+            .env("RUST_LIB_BACKTRACE", "0")
             .process_group(0)
             .spawn()
             .map_err(failed)?;

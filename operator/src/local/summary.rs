@@ -204,7 +204,7 @@ fn headline(points: &[lem_crds::status::PointResult]) -> Option<Headline> {
         .map(|(_, point)| point)
         .or(points.first())?;
     let text = |value: Option<&lem_crds::metrics::Estimate>| {
-        value.map_or_else(|| "—".to_owned(), |estimate| crate::report::number::significant(estimate.mean, 3))
+        value.map_or_else(|| "—".to_owned(), |estimate| crate::report::number::plain(estimate.mean))
     };
     let source = best.energy_sources.join("+");
     let joules = text(best.metrics.joules_per_token.as_ref());

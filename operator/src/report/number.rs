@@ -8,7 +8,7 @@ pub(super) const NOTHING: &str = "—";
 const DIGITS: i32 = 4;
 
 /// A value without an uncertainty: four significant digits, whole numbers in full.
-pub(super) fn plain(value: f64) -> String {
+pub(crate) fn plain(value: f64) -> String {
     if !value.is_finite() {
         return NOTHING.to_owned();
     }
