@@ -82,12 +82,50 @@ pub(super) fn printable(text: &str) -> String {
         .collect()
 }
 
-/// The values of a point as `field=value, …`; `default` without a sweep.
-pub(super) fn label(point: &PointResult) -> String {
-    if point.values.is_empty() {
+/// All values of a point as `field=value, …`; `default` without a sweep.
+pub(super) fn whole_label(point: &PointResult) -> String {
+    joined(point.values.iter())
+}
+
+/// The values in which a point differs from others; all of them where it is alone.
+pub(super) fn label(report: &Report<'_>, point: &PointResult) -> String {
+    if report.status.points.len() < 2 {
+        return whole_label(point);
+    }
+    joined(
+        point
+            .values
+            .iter()
+            .filter(|(field, value)| !is_common(report, field, value)),
+    )
+}
+
+/// The values that all points share, where there are several points.
+pub(super) fn common_values(report: &Report<'_>) -> Option<String> {
+    let [first, _, ..] = report.status.points.as_slice() else {
+        return None;
+    };
+    let mut common = first
+        .values
+        .iter()
+        .filter(|(field, value)| is_common(report, field, value))
+        .peekable();
+    common.peek()?;
+    Some(joined(common))
+}
+
+fn is_common(report: &Report<'_>, field: &str, value: &str) -> bool {
+    let points = &report.status.points;
+    points
+        .iter()
+        .all(|point| point.values.get(field).is_some_and(|other| other == value))
+}
+
+fn joined<'a>(values: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let values: Vec<String> = values.map(|(field, value)| format!("{field}={value}")).collect();
+    if values.is_empty() {
         return "default".to_owned();
     }
-    let values: Vec<String> = point.values.iter().map(|(k, v)| format!("{k}={v}")).collect();
     printable(&values.join(", "))
 }
 
@@ -274,7 +312,7 @@ pub(super) fn headline(report: &Report<'_>) -> String {
         count => format!("95 % interval of {count} cycles"),
     };
     let best = if report.status.points.len() > 1 {
-        format!(" at best, with {}", label(point))
+        format!(" at best, with {}", whole_label(point))
     } else {
         String::new()
     };

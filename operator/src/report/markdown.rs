@@ -14,6 +14,9 @@ pub fn markdown(report: &Report<'_>) -> String {
         facts::verdict_counts(report)
     );
     table(&mut text, report);
+    if let Some(common) = facts::common_values(report) {
+        let _ = writeln!(text, "\nIn all points: {}", escaped(&common));
+    }
     section(
         &mut text,
         "Reasons",
@@ -58,7 +61,7 @@ fn table(text: &mut String, report: &Report<'_>) {
             text,
             "| {} | {} | {values} | {} | {:?} |",
             point.index,
-            escaped(&facts::label(point)),
+            escaped(&facts::label(report, point)),
             escaped(&facts::energy_source(&point.energy_scope, &point.energy_sources)),
             point.verdict
         );

@@ -51,7 +51,7 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
         value = format!("{value} · {:?}", point.verdict);
     }
     let room = RIGHT - LEFT - width(&value) - 14.0;
-    let label = format!("{} · {}", point.index, facts::label(point));
+    let label = format!("{} · {}", point.index, facts::label(report, point));
     drawing.cut_text("label", (LEFT, top + 16.0), room, &label);
     drawing.text("label", Anchor::End, (RIGHT, top + 16.0), &value);
     let Some(estimate) = point.metrics.get(name) else {
