@@ -83,6 +83,7 @@ fn block(text: &mut String, report: &Report<'_>, point: &PointResult, color: boo
     for column in &facts::COLUMNS {
         let _ = writeln!(text, "   {:<15} {}", column.heading, value(point, column.name));
     }
+    text.push('\n');
 }
 
 /// A value as shown; energy per token always with its source.
@@ -128,7 +129,8 @@ fn remarks(text: &mut String, report: &Report<'_>, color: bool) {
 fn section(text: &mut String, title: &str, lines: impl Iterator<Item = String>) {
     for (index, line) in lines.enumerate() {
         if index == 0 {
-            let _ = writeln!(text, "\n{title}");
+            let gap = if text.ends_with("\n\n") { "" } else { "\n" };
+            let _ = writeln!(text, "{gap}{title}");
         }
         let _ = writeln!(text, "  {line}");
     }

@@ -9,7 +9,7 @@ use super::{
     tables::{self, Fact, PointTable, SummaryRow},
     windows,
 };
-use crate::report::{Report, facts};
+use crate::report::{Report, facts, headline};
 
 /// Power drawings on one page at most; a larger sweep is plotted from the JSON report.
 const MOST_POWER_PLOTS: usize = 48;
@@ -87,9 +87,9 @@ pub(super) fn page(report: &Report<'_>) -> Page {
         model: facts::printable(report.model),
         generated_by: facts::printable(report.generated_by),
         progress: facts::printable(&status.progress.summary),
-        headline: facts::headline(report),
-        verdict: facts::name(&facts::verdict(report)),
-        verdict_counts: facts::verdict_counts(report),
+        headline: headline::sentence(report),
+        verdict: facts::name(&headline::verdict(report)),
+        verdict_counts: headline::verdict_counts(report),
         reasons: reasons(report),
         missing: facts::missing(report)
             .into_iter()

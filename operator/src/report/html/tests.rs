@@ -124,6 +124,7 @@ fn a_browser_shows_every_plot() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.html");
     std::fs::write(&path, page_of(&Fixture::new())).unwrap();
+    // Where a person wants to look at the page.
     if let Some(copy) = std::env::var_os("LEM_REPORT_COPY") {
         std::fs::copy(&path, copy).unwrap();
     }
