@@ -8,6 +8,7 @@ mod csv;
 mod facts;
 #[cfg(test)]
 mod fixture;
+mod headline;
 mod html;
 mod json;
 mod markdown;

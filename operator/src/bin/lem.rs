@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 //! The `lem` command.
 
 use std::process::ExitCode;
@@ -5,3 +6,6 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     lem_operator::command::main()
 }
+=======
+fn main(){}
+>>>>>>> report

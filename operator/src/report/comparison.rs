@@ -1,5 +1,7 @@
 //! Two results side by side (METHODOLOGY §11): a ratio with its interval and a conclusion, never a bare percentage.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::{ReportError, facts, markdown::escaped, number, terminal::styled_table};
@@ -101,7 +103,7 @@ pub fn comparison_markdown(left: &str, right: &str, rows: &[ComparisonRow]) -> S
             ratio(row),
             escaped(&row.conclusion.text()),
         ];
-        text.push_str(&format!("| {} |\n", cells.join(" | ")));
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
     }
     text
 }

@@ -1,4 +1,4 @@
-//! What all renderings say alike: names, sources, reasons and the headline.
+//! What all renderings say alike: names, sources, reasons and gaps.
 
 use std::{collections::BTreeMap, fmt::Debug};
 
@@ -75,19 +75,56 @@ pub(super) struct Missing {
     pub(super) points: Vec<u32>,
 }
 
-/// Text of a user without control characters, which would drive a terminal or break a line.
+/// Text of a user without control characters, which would drive a terminal, break a line or turn its direction.
 pub(super) fn printable(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
-        .collect()
+    let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
 }
 
-/// The values of a point as `field=value, …`; `default` without a sweep.
-pub(super) fn label(point: &PointResult) -> String {
-    if point.values.is_empty() {
+/// All values of a point as `field=value, …`; `default` without a sweep.
+pub(super) fn whole_label(point: &PointResult) -> String {
+    joined(point.values.iter())
+}
+
+/// The values in which a point differs from others; all of them where it is alone.
+pub(super) fn label(report: &Report<'_>, point: &PointResult) -> String {
+    if report.status.points.len() < 2 {
+        return whole_label(point);
+    }
+    joined(
+        point
+            .values
+            .iter()
+            .filter(|(field, value)| !is_common(report, field, value)),
+    )
+}
+
+/// The values that all points share, where there are several points.
+pub(super) fn common_values(report: &Report<'_>) -> Option<String> {
+    let [first, _, ..] = report.status.points.as_slice() else {
+        return None;
+    };
+    let mut common = first
+        .values
+        .iter()
+        .filter(|(field, value)| is_common(report, field, value))
+        .peekable();
+    common.peek()?;
+    Some(joined(common))
+}
+
+fn is_common(report: &Report<'_>, field: &str, value: &str) -> bool {
+    let points = &report.status.points;
+    points
+        .iter()
+        .all(|point| point.values.get(field).is_some_and(|other| other == value))
+}
+
+fn joined<'a>(values: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let values: Vec<String> = values.map(|(field, value)| format!("{field}={value}")).collect();
+    if values.is_empty() {
         return "default".to_owned();
     }
-    let values: Vec<String> = point.values.iter().map(|(k, v)| format!("{k}={v}")).collect();
     printable(&values.join(", "))
 }
 
@@ -219,76 +256,4 @@ pub(super) fn scopes(report: &Report<'_>) -> Vec<String> {
         .into_iter()
         .map(|(source, points)| format!("{source}{}", about(&points, report)))
         .collect()
-}
-
-/// The worst verdict of all points; `Invalid` without a point.
-pub(super) fn verdict(report: &Report<'_>) -> Verdict {
-    report
-        .status
-        .points
-        .iter()
-        .map(|point| point.verdict)
-        .max()
-        .unwrap_or(Verdict::Invalid)
-}
-
-/// How many points have which verdict.
-pub(super) fn verdict_counts(report: &Report<'_>) -> String {
-    let points = &report.status.points;
-    let counts: Vec<String> = [Verdict::Valid, Verdict::Suspect, Verdict::Invalid]
-        .into_iter()
-        .map(|verdict| (verdict, points.iter().filter(|point| point.verdict == verdict).count()))
-        .filter(|(_, count)| *count > 0)
-        .map(|(verdict, count)| format!("{count} {verdict:?}"))
-        .collect();
-    match counts.len() {
-        0 => "no point has a result".to_owned(),
-        1 => format!("all points: {}", counts.join("")),
-        _ => format!("the worst of {} points: {}", points.len(), counts.join(", ")),
-    }
-}
-
-/// The point that costs least per token, of those that may be used.
-pub(super) fn best<'a>(report: &Report<'a>) -> Option<&'a PointResult> {
-    report
-        .status
-        .points
-        .iter()
-        .filter(|point| point.verdict != Verdict::Invalid)
-        .filter_map(|point| Some((point, point.metrics.joules_per_token.as_ref()?.mean)))
-        .min_by(|(_, left), (_, right)| left.total_cmp(right))
-        .map(|(point, _)| point)
-}
-
-/// What a token costs, on what, and how sure that is.
-pub(super) fn headline(report: &Report<'_>) -> String {
-    let model = printable(report.model);
-    let Some(point) = best(report) else {
-        return format!("What a token of {model} costs was not measured: no usable point has an energy per token.");
-    };
-    let Some(energy) = &point.metrics.joules_per_token else {
-        return String::new();
-    };
-    let certainty = match energy.count {
-        0 | 1 => "one cycle, so without an interval".to_owned(),
-        count => format!("95 % interval of {count} cycles"),
-    };
-    let best = if report.status.points.len() > 1 {
-        format!(" at best, with {}", label(point))
-    } else {
-        String::new()
-    };
-    let throughput = point
-        .metrics
-        .effective_throughput
-        .as_ref()
-        .map(|throughput| format!(", at {} tokens/s", number::estimate(throughput, "tok/s")))
-        .unwrap_or_default();
-    format!(
-        "A token of {model} costs {} J ({certainty}; {}){best}, on {}{throughput}. Verdict of this point: {}.",
-        number::estimate(energy, "J/tok"),
-        energy_source(&point.energy_scope, &point.energy_sources),
-        printable(&point.node_class),
-        name(&point.verdict),
-    )
 }

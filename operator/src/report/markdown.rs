@@ -2,18 +2,21 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, facts};
+use super::{Report, facts, headline};
 
 /// The result per point as a table, with headline, reasons, gaps and scope.
 pub fn markdown(report: &Report<'_>) -> String {
     let mut text = format!(
         "# {}\n\n{}\n\n**Verdict: {:?}** ({})\n\n",
         escaped(report.experiment_name),
-        escaped(&facts::headline(report)),
-        facts::verdict(report),
-        facts::verdict_counts(report)
+        escaped(&headline::sentence(report)),
+        headline::verdict(report),
+        headline::verdict_counts(report)
     );
     table(&mut text, report);
+    if let Some(common) = facts::common_values(report) {
+        let _ = writeln!(text, "\nIn all points: {}", escaped(&common));
+    }
     section(
         &mut text,
         "Reasons",
@@ -58,7 +61,7 @@ fn table(text: &mut String, report: &Report<'_>) {
             text,
             "| {} | {} | {values} | {} | {:?} |",
             point.index,
-            escaped(&facts::label(point)),
+            escaped(&facts::label(report, point)),
             escaped(&facts::energy_source(&point.energy_scope, &point.energy_sources)),
             point.verdict
         );

@@ -23,7 +23,7 @@ pub fn terminal(report: &Report<'_>, color: bool, width: Option<u16>) -> String 
         text.push_str("No point has a result.\n");
     } else if width.is_some_and(|width| width < NARROW) {
         for point in &report.status.points {
-            block(&mut text, point, color);
+            block(&mut text, report, point, color);
         }
     } else {
         let _ = writeln!(text, "{}", table(report, color, width));
@@ -43,7 +43,7 @@ fn table(report: &Report<'_>, color: bool, width: Option<u16>) -> Table {
             .map(|h| Cell::new(h).add_attribute(Attribute::Bold)),
     );
     for point in &report.status.points {
-        let mut row = vec![Cell::new(point.index), Cell::new(facts::label(point))];
+        let mut row = vec![Cell::new(point.index), Cell::new(facts::label(report, point))];
         for column in &facts::COLUMNS {
             row.push(Cell::new(value(point, column.name)).set_alignment(CellAlignment::Right));
         }
@@ -72,12 +72,12 @@ pub(super) fn styled_table(color: bool, width: Option<u16>) -> Table {
     table
 }
 
-fn block(text: &mut String, point: &PointResult, color: bool) {
+fn block(text: &mut String, report: &Report<'_>, point: &PointResult, color: bool) {
     let _ = writeln!(
         text,
         "{}  {}  {}",
         point.index,
-        facts::label(point),
+        facts::label(report, point),
         painted(&facts::name(&point.verdict), point.verdict, color)
     );
     for column in &facts::COLUMNS {
@@ -100,6 +100,7 @@ fn value(point: &PointResult, name: &str) -> String {
 }
 
 fn remarks(text: &mut String, report: &Report<'_>, color: bool) {
+    section(text, "In all points", facts::common_values(report).into_iter());
     let reasons = facts::reasons(report).into_iter().map(|reason| {
         let about = facts::about(&reason.points, report);
         let severity = painted(&facts::name(&reason.severity), reason.severity, color);
@@ -128,7 +129,8 @@ fn remarks(text: &mut String, report: &Report<'_>, color: bool) {
 fn section(text: &mut String, title: &str, lines: impl Iterator<Item = String>) {
     for (index, line) in lines.enumerate() {
         if index == 0 {
-            let _ = writeln!(text, "\n{title}");
+            let gap = if text.ends_with("\n\n") { "" } else { "\n" };
+            let _ = writeln!(text, "{gap}{title}");
         }
         let _ = writeln!(text, "  {line}");
     }

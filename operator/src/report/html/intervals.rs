@@ -1,6 +1,8 @@
 //! One metric over the points: the 95 % interval as a bar, the mean as a stroke, each cycle as a dot.
 
-use lem_crds::status::{PointResult, Verdict};
+use std::collections::BTreeMap;
+
+use lem_crds::status::{PointResult, TrialResult, Verdict};
 
 use super::{
     axis::Axis,
@@ -51,7 +53,7 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
         value = format!("{value} · {:?}", point.verdict);
     }
     let room = RIGHT - LEFT - width(&value) - 14.0;
-    let label = format!("{} · {}", point.index, facts::label(point));
+    let label = format!("{} · {}", point.index, facts::label(report, point));
     drawing.cut_text("label", (LEFT, top + 16.0), room, &label);
     drawing.text("label", Anchor::End, (RIGHT, top + 16.0), &value);
     let Some(estimate) = point.metrics.get(name) else {
@@ -78,12 +80,16 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
     }
 }
 
-/// Cycle and value of every trial of a point that has the metric.
-fn cycles(report: &Report<'_>, index: u32, name: &str) -> Vec<(u32, f64)> {
-    report
-        .trials
-        .iter()
-        .filter(|(point, _)| *point == index)
-        .filter_map(|(_, trial)| Some((trial.cycle, *trial.metrics.get(name)?)))
+/// Cycle and value of every trial of a point that has the metric, the last attempt of each cycle.
+fn cycles(report: &Report<'_>, index: u32, name: &str) -> BTreeMap<u32, f64> {
+    let mut last: BTreeMap<u32, &TrialResult> = BTreeMap::new();
+    for (_, trial) in report.trials.iter().filter(|(point, _)| *point == index) {
+        let known = last.entry(trial.cycle).or_insert(trial);
+        if known.attempt < trial.attempt {
+            *known = trial;
+        }
+    }
+    last.into_iter()
+        .filter_map(|(cycle, trial)| Some((cycle, *trial.metrics.get(name)?)))
         .collect()
 }

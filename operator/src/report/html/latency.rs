@@ -126,7 +126,7 @@ pub(super) fn draw(title: &str, distribution: &Distribution) -> Option<Drawing> 
         drawing.text("tick", Anchor::Middle, (pixel, BOTTOM + 17.0), &label);
     }
     drawing.line("axis", (LEFT, BOTTOM), (RIGHT, BOTTOM));
-    drawing.text("name", Anchor::Start, (4.0, 12.0), "requests");
+    drawing.text("name", Anchor::Start, (4.0, 12.0), "share of requests");
     let middle = f64::midpoint(LEFT, RIGHT);
     let name = format!("request latency in {unit}");
     drawing.text("name", Anchor::Middle, (middle, BOTTOM + 35.0), &name);
@@ -137,7 +137,7 @@ pub(super) fn draw(title: &str, distribution: &Distribution) -> Option<Drawing> 
         let (anchor, beside) = if pixel > WIDTH / 2.0 {
             (Anchor::End, pixel - 5.0)
         } else {
-            (Anchor::Start, (pixel + 5.0).max(70.0))
+            (Anchor::Start, (pixel + 5.0).max(116.0))
         };
         drawing.text("tick", anchor, (beside, height), text);
     }

@@ -9,7 +9,7 @@ use super::{
     tables::{self, Fact, PointTable, SummaryRow},
     windows,
 };
-use crate::report::{Report, facts};
+use crate::report::{Report, facts, headline};
 
 /// Power drawings on one page at most; a larger sweep is plotted from the JSON report.
 const MOST_POWER_PLOTS: usize = 48;
@@ -29,6 +29,7 @@ pub(super) struct Page {
     warnings: Vec<String>,
     partial: Vec<String>,
     scopes: Vec<String>,
+    common_values: Option<String>,
     headings: Vec<&'static str>,
     summary: Vec<SummaryRow>,
     interval_plots: Vec<Plot>,
@@ -86,9 +87,9 @@ pub(super) fn page(report: &Report<'_>) -> Page {
         model: facts::printable(report.model),
         generated_by: facts::printable(report.generated_by),
         progress: facts::printable(&status.progress.summary),
-        headline: facts::headline(report),
-        verdict: facts::name(&facts::verdict(report)),
-        verdict_counts: facts::verdict_counts(report),
+        headline: headline::sentence(report),
+        verdict: facts::name(&headline::verdict(report)),
+        verdict_counts: headline::verdict_counts(report),
         reasons: reasons(report),
         missing: facts::missing(report)
             .into_iter()
@@ -100,6 +101,7 @@ pub(super) fn page(report: &Report<'_>) -> Page {
         warnings: status.warnings.iter().map(|text| facts::printable(text)).collect(),
         partial: status.partial.iter().map(|text| facts::printable(text)).collect(),
         scopes: facts::scopes(report),
+        common_values: facts::common_values(report),
         headings: facts::COLUMNS.iter().map(|column| column.heading).collect(),
         summary: tables::summary(report),
         interval_plots,
@@ -151,7 +153,7 @@ fn latency_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
         .filter_map(|point| {
             let windows = windows::usable(report, point.index);
             let distribution = latency::of_windows(&windows);
-            let title = format!("{} · {}", point.index, facts::label(point));
+            let title = format!("{} · {}", point.index, facts::label(report, point));
             let drawing = latency::draw(&format!("Request latency of point {title}"), &distribution)?;
             let unreadable = match distribution.unreadable {
                 0 => String::new(),
@@ -175,7 +177,7 @@ fn power_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
     let mut plots = Vec::new();
     for point in &report.status.points {
         for (counter, cycles) in windows::power(report, point.index) {
-            let title = format!("{} · {}", point.index, facts::label(point));
+            let title = format!("{} · {}", point.index, facts::label(report, point));
             let source = facts::printable(&power::source(counter, &cycles));
             let drawing = power::draw(&format!("Power of {source} in point {title}"), &cycles);
             plots.push(numbering.plot(drawing, title, format!("{source}.")));

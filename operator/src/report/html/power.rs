@@ -60,6 +60,7 @@ pub(super) fn draw(title: &str, cycles: &BTreeMap<u32, &EnergyReading>) -> Drawi
 /// What the caption says of a counter: which it is and how its power was obtained.
 pub(super) fn source(counter: &CounterIdentity, cycles: &BTreeMap<u32, &EnergyReading>) -> String {
     let mut sources: Vec<&str> = cycles.values().map(|reading| reading.source.name()).collect();
+    sources.sort_unstable();
     sources.dedup();
     let averaged = if cycles.values().any(|reading| reading.power_is_averaged) {
         ", moving average"

