@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 //! The `lem` command.
 
 use std::process::ExitCode;
@@ -6,6 +5,3 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     lem_operator::command::main()
 }
-=======
-fn main(){}
->>>>>>> report
