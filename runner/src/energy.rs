@@ -85,7 +85,7 @@ impl MeterError {
             }
             Self::Device { source, .. } => Unavailable::new(UnavailableReason::NoDevices, format!("{self}: {source}")),
             Self::Thread { source } => Unavailable::new(UnavailableReason::DeviceFailed, format!("{self}: {source}")),
-            Self::MigDevice { .. } => Unavailable::new(UnavailableReason::NotSupported, self.to_string()),
+            Self::MigDevice { .. } => Unavailable::new(UnavailableReason::SharedDevice, self.to_string()),
             Self::NoDevices => Unavailable::new(UnavailableReason::NoDevices, self.to_string()),
             Self::Rapl { unavailable } => unavailable.clone(),
         }

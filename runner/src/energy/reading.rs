@@ -65,12 +65,12 @@ pub enum UnavailableReason {
     Malformed,
     /// No powercap tree with a package domain.
     NoPowercap,
+    /// A partition of a board, whose energy is counted for the board only.
+    SharedDevice,
     /// Switched off by configuration.
     Off,
     /// A window was reported that had never been started.
     NotStarted,
-    /// The process list cannot be matched with this process, which lives in its own PID namespace.
-    ProcessNamespace,
 }
 
 /// A missing value with its reason, never a zero.
