@@ -92,7 +92,7 @@ impl MeterError {
     }
 }
 
-/// Measures windows, one after another: `arm`, `start`, (the work), `mark_end`, `stop`.
+/// Measures windows, one after another: `arm`, (`await_update`,) `start`, (the work), `mark_end`, `stop`.
 ///
 /// `start` … sleep … `stop` on an idle node gives a baseline.
 pub trait Meter: Send {
@@ -104,6 +104,10 @@ pub trait Meter: Send {
     fn arm(&mut self) -> Result<(), MeterError> {
         Ok(())
     }
+
+    /// Optional, between `arm` and `start`: returns right after the next update of the first stepping counter (at most
+    /// 0.35 s later). A start edge there needs no power sensor; worth it where nothing else dictates the start.
+    fn await_update(&mut self) {}
 
     /// The start edge: reads the counters and returns within a millisecond, if armed.
     fn start(&mut self) -> Result<Mark, MeterError>;
