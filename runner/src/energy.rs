@@ -1,7 +1,7 @@
 //! Energy of one window: what each physical counter of this node saw between two edges.
 //!
 //! [`open`] selects the meters from a [`MeterConfig`]; all of them are one [`Meter`]. Pure arithmetic is in
-//! [`integrate`] (power to energy) and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
+//! [`integrate`] (power to energy) and [`tick`] and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
 
 pub mod clock;
 pub mod combined;
@@ -13,6 +13,7 @@ mod open;
 pub mod rapl;
 pub mod reading;
 mod sampler;
+pub mod tick;
 
 use std::{io, path::PathBuf};
 
