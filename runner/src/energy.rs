@@ -1,7 +1,7 @@
 //! Energy of one window: what each physical counter of this node saw between two edges.
 //!
 //! [`open`] selects the meters from a [`MeterConfig`]; all of them are one [`Meter`]. Pure arithmetic is in
-//! [`integrate`] (power to energy) and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
+//! [`integrate`] (power to energy) and [`tick`] and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
 
 pub mod clock;
 pub mod combined;
@@ -13,6 +13,7 @@ mod open;
 pub mod rapl;
 pub mod reading;
 mod sampler;
+pub mod tick;
 
 use std::{io, path::PathBuf};
 
@@ -85,14 +86,14 @@ impl MeterError {
             }
             Self::Device { source, .. } => Unavailable::new(UnavailableReason::NoDevices, format!("{self}: {source}")),
             Self::Thread { source } => Unavailable::new(UnavailableReason::DeviceFailed, format!("{self}: {source}")),
-            Self::MigDevice { .. } => Unavailable::new(UnavailableReason::NotSupported, self.to_string()),
+            Self::MigDevice { .. } => Unavailable::new(UnavailableReason::SharedDevice, self.to_string()),
             Self::NoDevices => Unavailable::new(UnavailableReason::NoDevices, self.to_string()),
             Self::Rapl { unavailable } => unavailable.clone(),
         }
     }
 }
 
-/// Measures windows, one after another: `arm`, `start`, (the work), `mark_end`, `stop`.
+/// Measures windows, one after another: `arm`, (`await_update`,) `start`, (the work), `mark_end`, `stop`.
 ///
 /// `start` … sleep … `stop` on an idle node gives a baseline.
 pub trait Meter: Send {
@@ -104,6 +105,10 @@ pub trait Meter: Send {
     fn arm(&mut self) -> Result<(), MeterError> {
         Ok(())
     }
+
+    /// Optional, between `arm` and `start`: returns right after the next update of the first stepping counter (at most
+    /// 0.35 s later). A start edge there needs no power sensor; worth it where nothing else dictates the start.
+    fn await_update(&mut self) {}
 
     /// The start edge: reads the counters and returns within a millisecond, if armed.
     fn start(&mut self) -> Result<Mark, MeterError>;

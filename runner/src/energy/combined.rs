@@ -44,6 +44,12 @@ impl Meter for CombinedMeter {
         self.meters.iter_mut().try_for_each(|meter| meter.arm())
     }
 
+    fn await_update(&mut self) {
+        for meter in &mut self.meters {
+            meter.await_update();
+        }
+    }
+
     fn start(&mut self) -> Result<Mark, MeterError> {
         let mut start = Mark::now();
         for meter in &mut self.meters {

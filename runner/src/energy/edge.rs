@@ -14,29 +14,10 @@
 //!
 //! Without a power sensor that is refreshed several times per step, P is the mean power of the neighbouring whole step outside the window.
 
-use super::integrate::{Power, trapezoid};
-
-/// One poll: the counter and the power, read next to each other.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct CounterSample {
-    /// Monotonic seconds.
-    pub at: f64,
-    /// Cumulative J.
-    pub joules: f64,
-    /// Instantaneous power in W; none if the device only has an average.
-    pub watts: Option<f64>,
-}
-
-/// An update of the counter.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Tick {
-    /// Middle of the interval in which it happened.
-    pub at: f64,
-    /// Half the length of that interval, s.
-    pub half_gap: f64,
-    /// The counter after it, J.
-    pub joules: f64,
-}
+use super::{
+    integrate::{Power, trapezoid},
+    tick::{CounterSample, Tick, ticks},
+};
 
 /// The counter at an edge.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -45,35 +26,6 @@ pub struct EdgeEnergy {
     pub joules: f64,
     /// Half-width of its error bar, J.
     pub uncertainty_joules: f64,
-}
-
-/// All updates seen in `samples` (ascending). A step happened after the last poll with the old value, and, if the
-/// period is known, no longer than one period before the first poll with the new one.
-pub fn ticks(samples: &[CounterSample], period: Option<f64>) -> Vec<Tick> {
-    samples
-        .windows(2)
-        .filter(|pair| pair[1].joules > pair[0].joules)
-        .map(|pair| {
-            let earliest = period.map_or(pair[0].at, |period| pair[0].at.max(pair[1].at - period));
-            Tick {
-                at: f64::midpoint(earliest, pair[1].at),
-                half_gap: (pair[1].at - earliest) / 2.0,
-                joules: pair[1].joules,
-            }
-        })
-        .collect()
-}
-
-/// Median time between two updates, s; none with fewer than two.
-pub fn update_period(ticks: &[Tick]) -> Option<f64> {
-    let mut gaps: Vec<f64> = ticks.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
-    gaps.sort_by(f64::total_cmp);
-    gaps.get(gaps.len() / 2).copied()
-}
-
-/// True if the counter went backwards anywhere.
-pub fn was_reset(samples: &[CounterSample]) -> bool {
-    samples.windows(2).any(|pair| pair[1].joules < pair[0].joules)
 }
 
 /// The counter at `start`, from polls of which all but the last few are before it. None without polls.
@@ -278,7 +230,10 @@ fn unphased(polls: &[CounterSample], edge: f64, period: Option<f64>) -> Option<E
 mod tests {
     use lem_fake_nvml::{Board, Waveform};
 
-    use super::*;
+    use super::{
+        super::tick::{update_period, was_reset},
+        *,
+    };
 
     /// A poll loop on a simulated clock, with the delays of a timer that is always a little late.
     struct Polling {
@@ -453,6 +408,25 @@ mod tests {
             println!("{waveform:?}: {:.4} %, {outside} outside", 100.0 * error);
             assert!(error < 0.05 && outside < 15, "{waveform:?}: {error}, {outside} outside");
         }
+    }
+
+    #[test]
+    fn a_step_that_was_polled_late_is_placed_by_the_others() {
+        let board = Board::new("GPU-0", 20.0, Waveform::Constant { watts: 350.0 });
+        let polling = Polling {
+            board,
+            has_instant_power: true,
+        };
+        let mut polls = polling.run(50.0, 50.15);
+        // The step at 50.14 s falls into a hole of 16 ms.
+        polls.retain(|poll| !(50.132..50.148).contains(&poll.at));
+        let period = update_period(&ticks(&polls, None));
+        let step = ticks(&polls, period).into_iter().last().unwrap();
+        assert!((step.at - 50.14).abs() < 0.001, "{step:?}");
+        assert!(
+            step.half_gap < 0.002 && (step.at - 50.14).abs() <= step.half_gap,
+            "{step:?}"
+        );
     }
 
     #[test]

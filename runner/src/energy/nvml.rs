@@ -29,7 +29,8 @@ use self::{
     observe::Observer,
     recording::{Place, Recording},
     sampler::{
-        DENSE_INTERVAL, LONGEST_WAIT_SECONDS, Phase, SHORTEST_ARMING_SECONDS, Shared, State, UPDATES_BEFORE, sample,
+        ALIGNING_INTERVAL, DENSE_INTERVAL, LONGEST_WAIT_SECONDS, Phase, SHORTEST_ARMING_SECONDS, Shared, State,
+        UPDATES_BEFORE, sample,
     },
 };
 use super::{
@@ -178,6 +179,18 @@ impl Meter for NvmlMeter {
             std::thread::sleep(DENSE_INTERVAL);
         }
         Ok(())
+    }
+
+    fn await_update(&mut self) {
+        let Some(first) = self.boards.first() else {
+            return;
+        };
+        let deadline = monotonic_seconds() + LONGEST_WAIT_SECONDS;
+        let counter = || first.device.total_energy_consumption().ok();
+        let before = counter();
+        while before.is_some() && counter() == before && monotonic_seconds() < deadline {
+            std::thread::sleep(ALIGNING_INTERVAL);
+        }
     }
 
     fn start(&mut self) -> Result<Mark, MeterError> {

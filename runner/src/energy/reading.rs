@@ -65,12 +65,12 @@ pub enum UnavailableReason {
     Malformed,
     /// No powercap tree with a package domain.
     NoPowercap,
+    /// A partition of a board, whose energy is counted for the board only.
+    SharedDevice,
     /// Switched off by configuration.
     Off,
     /// A window was reported that had never been started.
     NotStarted,
-    /// The process list cannot be matched with this process, which lives in its own PID namespace.
-    ProcessNamespace,
 }
 
 /// A missing value with its reason, never a zero.
@@ -280,5 +280,63 @@ impl MeterReport {
         self.readings.extend(readings);
         self.devices.extend(devices);
         self.absent.extend(absent);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn reading(domain: CounterDomain, joules: Option<f64>) -> EnergyReading {
+        EnergyReading {
+            counter: CounterIdentity {
+                domain,
+                id: "package-0".to_owned(),
+                node: "node-a".to_owned(),
+            },
+            source: EnergySource::NvmlPowerIntegral,
+            joules,
+            unavailable: None,
+            uncertainty_joules: None,
+            duration_seconds: 1.0,
+            start: Mark::default(),
+            end: Mark::default(),
+            start_raw: None,
+            end_raw: None,
+            update_period_seconds: None,
+            integral_joules: None,
+            integral_disagreement: None,
+            power_is_averaged: false,
+            power: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn every_field_is_written_and_read_back_even_if_it_is_missing() {
+        let value = serde_json::to_value(reading(CounterDomain::Cpu, None)).unwrap();
+        assert_eq!(value["source"], json!("nvml_power_integral"));
+        assert_eq!(value["counter"]["domain"], json!("cpu"));
+        assert_eq!(value.get("uncertaintyJoules"), Some(&json!(null)));
+        assert_eq!(
+            serde_json::from_value::<EnergyReading>(value).unwrap(),
+            reading(CounterDomain::Cpu, None)
+        );
+    }
+
+    #[test]
+    fn a_sum_with_a_missing_part_or_without_parts_is_missing() {
+        let report = MeterReport {
+            readings: vec![
+                reading(CounterDomain::Cpu, Some(2.0)),
+                reading(CounterDomain::Cpu, None),
+                reading(CounterDomain::Gpu, Some(3.0)),
+                reading(CounterDomain::Gpu, Some(4.0)),
+            ],
+            ..MeterReport::default()
+        };
+        let sums = [CounterDomain::Cpu, CounterDomain::Gpu, CounterDomain::Dram].map(|domain| report.joules(domain));
+        assert_eq!(sums, [None, Some(7.0), None]);
     }
 }

@@ -313,6 +313,24 @@ fn hidden_devices_are_not_metered() {
 }
 
 #[test]
+fn the_beginning_of_a_uuid_selects_a_board_only_if_it_is_unique() {
+    let ids: Vec<_> = meter(&["GPU-heal"])
+        .describe()
+        .into_iter()
+        .map(|counter| counter.counter.id)
+        .collect();
+    assert_eq!(ids, ["GPU-healthy"]);
+    assert!(NvmlMeter::open(options(&["GPU-without"])).is_err());
+}
+
+#[test]
+fn a_partition_of_a_board_is_refused_instead_of_charged_with_the_whole_board() {
+    let partition = NvmlMeter::open(options(&["MIG-0a1b"]));
+    let error = partition.err().expect("a partition has no energy of its own");
+    assert_eq!(error.unavailable().reason, UnavailableReason::SharedDevice);
+}
+
+#[test]
 fn provenance_names_the_board_and_its_settings() {
     let provenance = &meter(&["GPU-shared"]).provenance()[0];
     assert_eq!(provenance.cuda_driver.as_deref(), Some("12.8"));

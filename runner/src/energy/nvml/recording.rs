@@ -2,9 +2,10 @@
 
 use super::super::{
     clock::Mark,
-    edge::{CounterSample, energy_at_end, energy_at_start, gain, ticks, update_period, was_reset},
+    edge::{energy_at_end, energy_at_start, gain},
     integrate::{Power, thin, trapezoid},
     reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
+    tick::{CounterSample, ticks, update_period, was_reset},
 };
 
 /// Polls kept before the window: about two seconds of them.

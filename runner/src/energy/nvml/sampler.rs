@@ -15,6 +15,9 @@ use super::{
 /// Time between two dense polls.
 pub(super) const DENSE_INTERVAL: Duration = Duration::from_millis(1);
 
+/// Time between two reads while the start edge waits for an update.
+pub(super) const ALIGNING_INTERVAL: Duration = Duration::from_micros(250);
+
 /// Counter updates awaited before the window: two whole periods.
 pub(super) const UPDATES_BEFORE: usize = 3;
 

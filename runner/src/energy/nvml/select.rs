@@ -1,6 +1,6 @@
 //! Which boards are metered.
 
-use nvml_wrapper::{Nvml, error::NvmlError};
+use nvml_wrapper::{Device, Nvml, error::NvmlError};
 
 use super::{super::MeterError, board::Board};
 
@@ -49,11 +49,21 @@ fn by_name(nvml: &'static Nvml, name: &str) -> Result<Board, MeterError> {
     }
     let device = match name.parse::<u32>() {
         Ok(index) => nvml.device_by_index(index),
-        Err(_) => nvml.device_by_uuid(name),
+        Err(_) => nvml
+            .device_by_uuid(name)
+            .or_else(|error| by_prefix(nvml, name).ok_or(error)),
     };
     device
         .and_then(Board::open)
         .map_err(|source| device_error(name, source))
+}
+
+/// CUDA accepts the beginning of a UUID, if no other board's begins the same.
+fn by_prefix(nvml: &'static Nvml, prefix: &str) -> Option<Device<'static>> {
+    let devices = (0..nvml.device_count().ok()?).filter_map(|index| nvml.device_by_index(index).ok());
+    let mut matching = devices.filter(|device| device.uuid().is_ok_and(|uuid| uuid.starts_with(prefix)));
+    let first = matching.next()?;
+    matching.next().is_none().then_some(first)
 }
 
 fn device_error(device: &str, source: NvmlError) -> MeterError {
