@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use candle_core::quantized::gguf_file;
@@ -196,6 +196,10 @@ fn load_gguf(path: &Path, device: &Device, requested: Option<WeightType>) -> Res
         origin: origin.clone(),
         source,
     };
+    reader.rewind().map_err(|source| EngineError::ReadFile {
+        path: path.to_owned(),
+        source,
+    })?;
     let contents = gguf_file::Content::read(&mut reader).map_err(failed)?;
     let dequantised = match requested {
         None => false,
