@@ -6,14 +6,14 @@ use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 
 use super::{Loaded, element_type, quantisation};
-use crate::engine::architecture::{Architecture, Family};
+use crate::engine::architecture::Architecture;
 use crate::engine::candle::model::Model;
 use crate::engine::candle::tensors::expected_tensors;
 use crate::engine::candle::{quantised, synthetic};
 use crate::engine::header::{TensorRecord, validate_gguf};
 use crate::engine::{EngineError, WeightType};
 
-/// Generates the weights of a shape; in blocks only for the llama family.
+/// Generates the weights of a shape; in blocks only for the families of `quantised::SYNTHETIC_FAMILIES`.
 pub(super) fn load_synthetic(
     name: &str,
     architecture: Architecture,
@@ -30,7 +30,9 @@ pub(super) fn load_synthetic(
         source,
     };
     let (model, architecture, dtype, block) = match (requested, architecture.family) {
-        (Some(block @ (WeightType::Q4_0 | WeightType::Q8_0)), Family::Llama) => {
+        (Some(block @ (WeightType::Q4_0 | WeightType::Q8_0)), family)
+            if quantised::SYNTHETIC_FAMILIES.contains(&family) =>
+        {
             let (contents, mut buffer) = quantised::synthesise(&architecture, seed, block).map_err(failed)?;
             // Checked like a file: the context is cut to what candle's quantised model supports.
             let length = buffer.get_ref().len() as u64;
@@ -40,7 +42,7 @@ pub(super) fn load_synthetic(
                 origin: name.to_owned(),
                 source,
             })?;
-            let model = Model::from_gguf(Family::Llama, contents, &mut buffer, device).map_err(failed)?;
+            let model = Model::from_gguf(family, contents, &mut buffer, device).map_err(failed)?;
             (model, architecture, DType::F32, Some(block))
         }
         (requested, _) => {
