@@ -9,7 +9,11 @@ fn main() {
         return;
     }
     let output = Command::new("git").args(["rev-parse", "HEAD"]).output();
-    if let Some(commit) = output.ok().filter(|o| o.status.success()).and_then(|o| String::from_utf8(o.stdout).ok()) {
+    if let Some(commit) = output
+        .ok()
+        .filter(|o| o.status.success())
+        .and_then(|o| String::from_utf8(o.stdout).ok())
+    {
         println!("cargo::rustc-env=LEM_GIT_COMMIT={}", commit.trim());
     }
 }

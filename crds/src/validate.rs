@@ -257,7 +257,10 @@ mod tests {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
         for (name, yaml) in crate::custom_resource_definitions().unwrap() {
             let committed = std::fs::read_to_string(folder.join(format!("{name}.yaml"))).unwrap_or_default();
-            assert!(committed == yaml, "crds/{name}.yaml is out of date: run `make generate`");
+            assert!(
+                committed == yaml,
+                "crds/{name}.yaml is out of date: run `make generate`"
+            );
         }
     }
 

@@ -84,7 +84,9 @@ impl From<End> for ExitCode {
 impl End {
     fn of(status: &EfficiencyExperimentStatus) -> Self {
         match status.phase {
-            ExperimentPhase::Complete if status.points.iter().all(|point| point.verdict == Verdict::Valid) => Self::Valid,
+            ExperimentPhase::Complete if status.points.iter().all(|point| point.verdict == Verdict::Valid) => {
+                Self::Valid
+            }
             ExperimentPhase::Complete => Self::Doubtful,
             _ => Self::Partial,
         }
@@ -133,7 +135,10 @@ pub fn main() -> ExitCode {
 }
 
 fn print_definitions() -> anyhow::Result<End> {
-    let documents: Vec<String> = lem_crds::custom_resource_definitions()?.into_iter().map(|(_, yaml)| yaml).collect();
+    let documents: Vec<String> = lem_crds::custom_resource_definitions()?
+        .into_iter()
+        .map(|(_, yaml)| yaml)
+        .collect();
     print(&documents.join("---\n"))?;
     Ok(End::Valid)
 }

@@ -54,9 +54,9 @@ pub enum WeightType {
     F16,
     /// Brain floats.
     Bf16,
-    /// 4-bit blocks with a scale (ggml `Q4_0`); synthetic llama weights only.
+    /// 4-bit blocks with a scale (ggml `Q4_0`); synthetic weights of llama, qwen2, qwen3 and phi3 only.
     Q4_0,
-    /// 8-bit blocks with a scale (ggml `Q8_0`); synthetic llama weights only.
+    /// 8-bit blocks with a scale (ggml `Q8_0`); synthetic weights of llama, qwen2, qwen3 and phi3 only.
     Q8_0,
 }
 

@@ -47,7 +47,10 @@ fn main() -> ExitCode {
         .with_env_filter(EnvFilter::try_from_env("LEM_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
         .init();
     let outcome = match arguments.command {
-        Command::Run { metrics_address, idle_bound } => run(metrics_address, Duration::from_secs(idle_bound)),
+        Command::Run {
+            metrics_address,
+            idle_bound,
+        } => run(metrics_address, Duration::from_secs(idle_bound)),
         Command::Gpus => print_gpus(),
     };
     match outcome {
@@ -91,8 +94,10 @@ fn run(metrics_address: Option<SocketAddr>, idle_bound: Duration) -> Result<(), 
 }
 
 fn print_gpus() -> Result<(), Box<dyn std::error::Error>> {
-    let config =
-        MeterConfig { cpu: energy::CpuMetering::Off, ..MeterConfig::from_environment(environment::node_name()) };
+    let config = MeterConfig {
+        cpu: energy::CpuMetering::Off,
+        ..MeterConfig::from_environment(environment::node_name())
+    };
     let gpus: Vec<_> = energy::open(&config)?
         .devices
         .into_iter()

@@ -37,7 +37,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let (_, candidate, _) = load(&arguments.candidate)?;
     let mut rows = Vec::new();
     for name in &arguments.metrics {
-        if !DEFINITIONS.iter().any(|definition| definition.name == name || definition.key == name) {
+        if !DEFINITIONS
+            .iter()
+            .any(|definition| definition.name == name || definition.key == name)
+        {
             eprintln!("error: --metric {name}: no such metric; see the columns of `lem report DIR -o csv`");
             return Ok(End::Invalid);
         }
@@ -49,7 +52,10 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
         eprintln!("error: the two results have no point in common");
         return Ok(End::Invalid);
     }
-    let (left, right) = (arguments.baseline.display().to_string(), arguments.candidate.display().to_string());
+    let (left, right) = (
+        arguments.baseline.display().to_string(),
+        arguments.candidate.display().to_string(),
+    );
     let text = match arguments.output {
         Output::Table => comparison_terminal(&left, &right, &rows, color(), width()),
         Output::Json => comparison_json(&left, &right, &rows)?,
@@ -67,14 +73,19 @@ fn pairs<'a>(baseline: &'a Summary, candidate: &'a Summary) -> Vec<(&'a PointRes
     if let ([left], [right]) = (&baseline.status.points[..], &candidate.status.points[..]) {
         return vec![(left, right)];
     }
-    let same = |left: &&PointResult| {
-        candidate.status.points.iter().find(|right| right.values == left.values)
-    };
-    baseline.status.points.iter().filter_map(|left| Some((left, same(&left)?))).collect()
+    let same = |left: &&PointResult| candidate.status.points.iter().find(|right| right.values == left.values);
+    baseline
+        .status
+        .points
+        .iter()
+        .filter_map(|left| Some((left, same(&left)?)))
+        .collect()
 }
 
 fn row(name: &str, left: (&PointResult, &Summary), right: (&PointResult, &Summary)) -> ComparisonRow {
-    let definition = DEFINITIONS.iter().find(|definition| definition.name == name || definition.key == name);
+    let definition = DEFINITIONS
+        .iter()
+        .find(|definition| definition.name == name || definition.key == name);
     let values = |(point, summary): (&PointResult, &Summary)| {
         let trials: Vec<TrialResult> = summary
             .trials
@@ -87,7 +98,12 @@ fn row(name: &str, left: (&PointResult, &Summary), right: (&PointResult, &Summar
     let (before, after) = (values(left), values(right));
     let compared = experiment::compare(name, &side(left.0, &before), &side(right.0, &after));
     let (numbers, conclusion) = match compared {
-        Ok(Comparison { ratio, lower, upper, outcome }) => (
+        Ok(Comparison {
+            ratio,
+            lower,
+            upper,
+            outcome,
+        }) => (
             Some((ratio, lower, upper)),
             match outcome {
                 experiment::Outcome::Better => Conclusion::Better,
@@ -100,13 +116,20 @@ fn row(name: &str, left: (&PointResult, &Summary), right: (&PointResult, &Summar
     let label = match left.0.values.is_empty() {
         true => name.to_owned(),
         false => {
-            let values: Vec<String> = left.0.values.iter().map(|(key, value)| format!("{key}={value}")).collect();
+            let values: Vec<String> = left
+                .0
+                .values
+                .iter()
+                .map(|(key, value)| format!("{key}={value}"))
+                .collect();
             format!("{name} · {}", values.join(", "))
         }
     };
     ComparisonRow {
         metric: label,
-        unit: definition.map(|definition| definition.unit.to_owned()).unwrap_or_default(),
+        unit: definition
+            .map(|definition| definition.unit.to_owned())
+            .unwrap_or_default(),
         left_mean: left.0.metrics.get(name).map(|estimate| estimate.mean),
         right_mean: right.0.metrics.get(name).map(|estimate| estimate.mean),
         ratio: numbers.map(|(ratio, _, _)| ratio),

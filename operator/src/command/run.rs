@@ -42,8 +42,11 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let mut experiments = Vec::new();
     for file in &arguments.files {
-        let read = manifest::read(file, &arguments.settings)
-            .and_then(|all| all.into_iter().map(|one| manifest::localise(one, file)).collect::<Result<Vec<_>, _>>());
+        let read = manifest::read(file, &arguments.settings).and_then(|all| {
+            all.into_iter()
+                .map(|one| manifest::localise(one, file))
+                .collect::<Result<Vec<_>, _>>()
+        });
         match read {
             Ok(read) => experiments.extend(read),
             Err(error) => {
@@ -85,13 +88,17 @@ fn one(experiment: &EfficiencyExperiment, arguments: &Arguments, interrupted: &A
         }
         Err(error) => return Err(anyhow::Error::new(error).context(name.to_owned())),
     };
-    let local::Outcome { summary, records, interrupted } = outcome;
+    let local::Outcome {
+        summary,
+        records,
+        interrupted,
+    } = outcome;
     let results = Results::create(&folder)?;
     write_all(&results, experiment, &summary, &records).context("failed to write the report")?;
     let text = match arguments.output {
-        Output::Table => {
-            render(experiment, &summary, &records, |report| Ok(report::terminal(report, color(), width())))?
-        }
+        Output::Table => render(experiment, &summary, &records, |report| {
+            Ok(report::terminal(report, color(), width()))
+        })?,
         Output::Json => render(experiment, &summary, &records, |report| Ok(report::json(report)?))?,
         Output::Yaml => {
             let json = render(experiment, &summary, &records, |report| Ok(report::json(report)?))?;
@@ -124,7 +131,12 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
         forecast.loads
     );
     for point in &points {
-        text += &format!("  {:>3}  {}  plan {}\n", point.index, point.label(), &point.plan_sha256[..12]);
+        text += &format!(
+            "  {:>3}  {}  plan {}\n",
+            point.index,
+            point.label(),
+            &point.plan_sha256[..12]
+        );
     }
     text += &format!(
         "each process: {} measured tokens, at least {} requests with warm-up; baselines and cool-downs {:.1} min\n",
@@ -136,7 +148,9 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
         Some(bytes) => {
             let tokens = forecast.decoded_tokens_per_process as f64;
             let minutes = (forecast.fixed_seconds + tokens * bytes as f64 / ASSUMED_BYTES_PER_SECOND) / 60.0;
-            format!("about {minutes:.0} min on a CPU that reads weights at 10 GB/s; the machine may differ several-fold\n")
+            format!(
+                "about {minutes:.0} min on a CPU that reads weights at 10 GB/s; the machine may differ several-fold\n"
+            )
         }
         None => "the time in windows depends on the model's size, which is not known before it is loaded\n".to_owned(),
     };
@@ -147,12 +161,19 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
 const ASSUMED_BYTES_PER_SECOND: f64 = 10e9;
 
 fn model_bytes(spec: &lem_crds::EfficiencyExperimentSpec) -> Option<u64> {
-    let lem_crds::experiment::ModelSource::Directory(directory) = &spec.model.source else { return None };
+    let lem_crds::experiment::ModelSource::Directory(directory) = &spec.model.source else {
+        return None;
+    };
     let path = Path::new(&directory.path);
     if path.is_file() {
         return path.metadata().ok().map(|metadata| metadata.len());
     }
     let files = path.read_dir().ok()?.filter_map(Result::ok).map(|entry| entry.path());
     let weights = files.filter(|file| file.extension().is_some_and(|e| e == "safetensors" || e == "gguf"));
-    Some(weights.filter_map(|file| file.metadata().ok()).map(|metadata| metadata.len()).sum())
+    Some(
+        weights
+            .filter_map(|file| file.metadata().ok())
+            .map(|metadata| metadata.len())
+            .sum(),
+    )
 }

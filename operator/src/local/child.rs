@@ -57,9 +57,16 @@ pub enum ChildError {
 pub fn program() -> Result<PathBuf, ChildError> {
     if let Some(path) = std::env::var_os("LEM_RUNNER") {
         let path = PathBuf::from(path);
-        return if path.is_file() { Ok(path) } else { Err(ChildError::NotFound(path)) };
+        return if path.is_file() {
+            Ok(path)
+        } else {
+            Err(ChildError::NotFound(path))
+        };
     }
-    let beside = std::env::current_exe().ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_owned))
+        .unwrap_or_default();
     // Test executables lie one folder below the binaries.
     [beside.join("lem-runner"), beside.join("../lem-runner")]
         .into_iter()
@@ -88,7 +95,10 @@ impl Runner {
         environment: &[(&str, String)],
         events: Sender<Event>,
     ) -> Result<Self, ChildError> {
-        let failed = |source| ChildError::Start { program: program.to_owned(), source };
+        let failed = |source| ChildError::Start {
+            program: program.to_owned(),
+            source,
+        };
         let mut child = Command::new(program)
             .arg("run")
             .envs(environment.iter().map(|(name, value)| (name, value)))
@@ -108,15 +118,33 @@ impl Runner {
                     Ok(status) => Message::Status(Box::new(status)),
                     Err(_) => Message::Malformed(line),
                 };
-                if events.send(Event { process, generation, message }).is_err() {
+                if events
+                    .send(Event {
+                        process,
+                        generation,
+                        message,
+                    })
+                    .is_err()
+                {
                     return;
                 }
             }
             // The receiver may be gone already, then nobody waits for this.
-            drop(events.send(Event { process, generation, message: Message::Ended }));
+            drop(events.send(Event {
+                process,
+                generation,
+                message: Message::Ended,
+            }));
         };
-        thread::Builder::new().name(format!("runner-{process}")).spawn(listen).map_err(failed)?;
-        Ok(Self { child, input, generation })
+        thread::Builder::new()
+            .name(format!("runner-{process}"))
+            .spawn(listen)
+            .map_err(failed)?;
+        Ok(Self {
+            child,
+            input,
+            generation,
+        })
     }
 
     /// Writes the mailbox. A child that is gone shows in its output's end, so a failed write is no error here.

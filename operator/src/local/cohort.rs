@@ -116,7 +116,14 @@ impl<'a> Cohort<'a> {
             generation: 0,
         };
         let seats = (0..setting.processes).map(|_| seat()).collect();
-        Self { setting, results, interrupted, seats, sender, events }
+        Self {
+            setting,
+            results,
+            interrupted,
+            seats,
+            sender,
+            events,
+        }
     }
 
     /// Starts the processes that are missing and waits until every model is resident.
@@ -130,7 +137,10 @@ impl<'a> Cohort<'a> {
             }
         }
         let loaded = |status: &RunnerStatus| {
-            !matches!(status.phase, RunnerPhase::Starting | RunnerPhase::Loading | RunnerPhase::Failed)
+            !matches!(
+                status.phase,
+                RunnerPhase::Starting | RunnerPhase::Loading | RunnerPhase::Failed
+            )
         };
         if let Wait::Interrupted = self.wait(deadline, "load the model", "load", loaded)? {
             return Ok(TrialEnd::Interrupted);
@@ -160,11 +170,18 @@ impl<'a> Cohort<'a> {
             TrialEnd::Reported => {}
             end => return Ok(end),
         }
-        let mut assignment = Assignment { trial: trial.clone(), window: point.window.clone(), start_at: None };
+        let mut assignment = Assignment {
+            trial: trial.clone(),
+            window: point.window.clone(),
+            start_at: None,
+        };
         self.tell(Some(&assignment));
         let ready = |status: &RunnerStatus| {
             status.trial.as_ref() == Some(trial)
-                && matches!(status.phase, RunnerPhase::Ready | RunnerPhase::Measuring | RunnerPhase::Idle)
+                && matches!(
+                    status.phase,
+                    RunnerPhase::Ready | RunnerPhase::Measuring | RunnerPhase::Idle
+                )
         };
         if let Wait::Interrupted = self.wait(deadlines.ready.get(), "become ready", "ready", ready)? {
             return Ok(TrialEnd::Interrupted);
@@ -208,7 +225,13 @@ impl<'a> Cohort<'a> {
         let setting = &self.setting;
         let per_process = setting.load.gpus_per_process;
         let first = (process * per_process) as usize;
-        let gpus: Vec<String> = setting.gpus.iter().skip(first).take(per_process as usize).cloned().collect();
+        let gpus: Vec<String> = setting
+            .gpus
+            .iter()
+            .skip(first)
+            .take(per_process as usize)
+            .cloned()
+            .collect();
         let threads = setting.threads.to_string();
         let mut environment = vec![("RAYON_NUM_THREADS", threads.clone()), ("CANDLE_NUM_THREADS", threads)];
         if !setting.gpus.is_empty() {
@@ -216,9 +239,14 @@ impl<'a> Cohort<'a> {
         }
         let seat = &mut self.seats[process as usize];
         seat.generation += 1;
-        let runner =
-            child::Runner::start(&setting.program, process, seat.generation, &environment, self.sender.clone())
-                .map_err(CohortError::Child)?;
+        let runner = child::Runner::start(
+            &setting.program,
+            process,
+            seat.generation,
+            &environment,
+            self.sender.clone(),
+        )
+        .map_err(CohortError::Child)?;
         seat.runner = Some(runner);
         seat.status = RunnerStatus::default();
         seat.failure = None;
@@ -232,14 +260,23 @@ impl<'a> Cohort<'a> {
         let setting = &self.setting;
         let per_process = setting.load.gpus_per_process as usize;
         let gpus = (!setting.gpus.is_empty()).then(|| {
-            setting.gpus.iter().skip(process as usize * per_process).take(per_process).cloned().collect()
+            setting
+                .gpus
+                .iter()
+                .skip(process as usize * per_process)
+                .take(per_process)
+                .cloned()
+                .collect()
         });
         RunnerSpec {
             experiment: setting.experiment.clone(),
             cohort: setting.cohort.clone(),
             process,
             processes: setting.processes,
-            load: LoadPlan { gpus, ..setting.load.clone() },
+            load: LoadPlan {
+                gpus,
+                ..setting.load.clone()
+            },
             assignment: assignment.cloned(),
             finish,
         }
@@ -269,14 +306,22 @@ impl<'a> Cohort<'a> {
     ) -> Result<Wait, CohortError> {
         let begin = Instant::now();
         loop {
-            if self.seats.iter().all(|seat| seat.runner.is_none() || done(&seat.status)) {
+            if self
+                .seats
+                .iter()
+                .all(|seat| seat.runner.is_none() || done(&seat.status))
+            {
                 return Ok(Wait::Over);
             }
             if self.interrupted.load(Ordering::Relaxed) {
                 return Ok(Wait::Interrupted);
             }
             if begin.elapsed() >= deadline {
-                for seat in self.seats.iter_mut().filter(|seat| seat.runner.is_some() && !done(&seat.status)) {
+                for seat in self
+                    .seats
+                    .iter_mut()
+                    .filter(|seat| seat.runner.is_some() && !done(&seat.status))
+                {
                     seat.runner = None;
                     seat.failure = Some(RunnerError {
                         category: "deadline".to_owned(),
@@ -287,7 +332,10 @@ impl<'a> Cohort<'a> {
                 }
                 return Ok(Wait::Over);
             }
-            match self.events.recv_timeout(TICK.min(deadline.saturating_sub(begin.elapsed()))) {
+            match self
+                .events
+                .recv_timeout(TICK.min(deadline.saturating_sub(begin.elapsed())))
+            {
                 Ok(event) => self.hear(event)?,
                 Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }
@@ -295,7 +343,11 @@ impl<'a> Cohort<'a> {
     }
 
     fn hear(&mut self, event: Event) -> Result<(), CohortError> {
-        let Event { process, generation, message } = event;
+        let Event {
+            process,
+            generation,
+            message,
+        } = event;
         let seat = &mut self.seats[process as usize];
         if seat.generation != generation {
             return Ok(());
@@ -331,9 +383,14 @@ impl<'a> Cohort<'a> {
         let last = matches!(seat.status.phase, RunnerPhase::Finished | RunnerPhase::Failed);
         if windows > seat.kept_windows || (last && windows > 0) {
             seat.kept_windows = windows;
-            let record = Record { process, status: seat.status.clone() };
+            let record = Record {
+                process,
+                status: seat.status.clone(),
+            };
             let session = format!("{}-{}", self.setting.session, self.setting.cohort);
-            self.results.keep(&record, &session, seat.generation).map_err(CohortError::Results)?;
+            self.results
+                .keep(&record, &session, seat.generation)
+                .map_err(CohortError::Results)?;
         }
         Ok(())
     }
@@ -355,9 +412,15 @@ impl<'a> Cohort<'a> {
     }
 
     fn end_of_step(&self) -> TrialEnd {
-        let failures: Vec<_> =
-            (0_u32..).zip(&self.seats).filter_map(|(process, seat)| Some((process, seat.failure.clone()?))).collect();
-        if failures.is_empty() { TrialEnd::Reported } else { TrialEnd::Failed(failures) }
+        let failures: Vec<_> = (0_u32..)
+            .zip(&self.seats)
+            .filter_map(|(process, seat)| Some((process, seat.failure.clone()?)))
+            .collect();
+        if failures.is_empty() {
+            TrialEnd::Reported
+        } else {
+            TrialEnd::Failed(failures)
+        }
     }
 }
 

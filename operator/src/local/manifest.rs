@@ -61,7 +61,9 @@ pub enum ManifestError {
 fn list(violations: &[Violation]) -> String {
     match violations {
         [one] => one.to_string(),
-        many => many.iter().fold(format!("{} errors", many.len()), |text, violation| format!("{text}\n  {violation}")),
+        many => many.iter().fold(format!("{} errors", many.len()), |text, violation| {
+            format!("{text}\n  {violation}")
+        }),
     }
 }
 
@@ -70,18 +72,26 @@ fn list(violations: &[Violation]) -> String {
 /// # Errors
 /// The first document that is not an admissible experiment.
 pub fn read(path: &Path, settings: &[String]) -> Result<Vec<EfficiencyExperiment>, ManifestError> {
-    let text = fs::read_to_string(path).map_err(|source| ManifestError::Read { path: path.to_owned(), source })?;
+    let text = fs::read_to_string(path).map_err(|source| ManifestError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
     let mut experiments = Vec::new();
     for document in serde_yaml::Deserializer::from_str(&text) {
-        let mut value = Value::deserialize(document)
-            .map_err(|source| ManifestError::Yaml { path: path.to_owned(), source })?;
+        let mut value = Value::deserialize(document).map_err(|source| ManifestError::Yaml {
+            path: path.to_owned(),
+            source,
+        })?;
         if value.is_null() {
             continue;
         }
         for setting in settings {
             set(&mut value, setting)?;
         }
-        let invalid = |violations| ManifestError::Invalid { path: path.to_owned(), violations };
+        let invalid = |violations| ManifestError::Invalid {
+            path: path.to_owned(),
+            violations,
+        };
         experiments.push(validate::experiment(&value).map_err(invalid)?);
     }
     if experiments.is_empty() {
@@ -92,8 +102,13 @@ pub fn read(path: &Path, settings: &[String]) -> Result<Vec<EfficiencyExperiment
 
 /// Sets one field, given as `workload.requests=4`; the path starts in the spec unless it begins with `metadata.`.
 fn set(manifest: &mut Value, argument: &str) -> Result<(), ManifestError> {
-    let wrong = |message: &str| ManifestError::Set { argument: argument.to_owned(), message: message.to_owned() };
-    let (path, text) = argument.split_once('=').ok_or_else(|| wrong("write path=value, such as workload.requests=4"))?;
+    let wrong = |message: &str| ManifestError::Set {
+        argument: argument.to_owned(),
+        message: message.to_owned(),
+    };
+    let (path, text) = argument
+        .split_once('=')
+        .ok_or_else(|| wrong("write path=value, such as workload.requests=4"))?;
     let value: Value = serde_yaml::from_str(text).map_err(|_| wrong("the value is not YAML"))?;
     let path = path.strip_prefix("spec.").unwrap_or(path);
     let segments: Vec<&str> = match path.strip_prefix("metadata.") {
@@ -105,13 +120,17 @@ fn set(manifest: &mut Value, argument: &str) -> Result<(), ManifestError> {
         if target.is_null() {
             *target = Value::Object(serde_json::Map::new());
         }
-        let object = target.as_object_mut().ok_or_else(|| wrong("the path leads into a value that has no fields"))?;
+        let object = target
+            .as_object_mut()
+            .ok_or_else(|| wrong("the path leads into a value that has no fields"))?;
         target = object.entry((*segment).to_owned()).or_insert(Value::Null);
     }
     if target.is_null() {
         *target = Value::Object(serde_json::Map::new());
     }
-    let object = target.as_object_mut().ok_or_else(|| wrong("the path leads into a value that has no fields"))?;
+    let object = target
+        .as_object_mut()
+        .ok_or_else(|| wrong("the path leads into a value that has no fields"))?;
     object.insert(segments[segments.len() - 1].to_owned(), value);
     Ok(())
 }
@@ -122,10 +141,18 @@ fn set(manifest: &mut Value, argument: &str) -> Result<(), ManifestError> {
 /// # Errors
 /// Each field that cannot be honoured, by name.
 pub fn localise(mut experiment: EfficiencyExperiment, file: &Path) -> Result<EfficiencyExperiment, ManifestError> {
-    let folder = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = file
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
     let mut violations = Vec::new();
-    let mut refuse = |path: &str, message: String| violations.push(Violation { path: path.to_owned(), message });
+    let mut refuse = |path: &str, message: String| {
+        violations.push(Violation {
+            path: path.to_owned(),
+            message,
+        })
+    };
     let spec = &mut experiment.spec;
     match &mut spec.model.source {
         ModelSource::Directory(directory) => {
@@ -170,13 +197,19 @@ pub fn localise(mut experiment: EfficiencyExperiment, file: &Path) -> Result<Eff
     if violations.is_empty() {
         Ok(experiment)
     } else {
-        Err(ManifestError::Invalid { path: file.to_owned(), violations })
+        Err(ManifestError::Invalid {
+            path: file.to_owned(),
+            violations,
+        })
     }
 }
 
 fn absolute(folder: &Path, path: &str) -> String {
     let joined = folder.join(path);
-    fs::canonicalize(&joined).unwrap_or(joined).to_string_lossy().into_owned()
+    fs::canonicalize(&joined)
+        .unwrap_or(joined)
+        .to_string_lossy()
+        .into_owned()
 }
 
 fn read_lines(folder: &Path, lines: &JsonLines) -> Result<Vec<String>, String> {
@@ -187,9 +220,18 @@ fn read_lines(folder: &Path, lines: &JsonLines) -> Result<Vec<String>, String> {
         let object: Value = serde_json::from_str(line)
             .map_err(|error| format!("{} line {} is not JSON: {error}", path.display(), index + 1))?;
         let prompt = object[&lines.field].as_str().ok_or_else(|| {
-            format!("{} line {} has no text under {:?}", path.display(), index + 1, lines.field)
+            format!(
+                "{} line {} has no text under {:?}",
+                path.display(),
+                index + 1,
+                lines.field
+            )
         })?;
         texts.push(prompt.to_owned());
     }
-    if texts.is_empty() { Err(format!("{} holds no prompt", path.display())) } else { Ok(texts) }
+    if texts.is_empty() {
+        Err(format!("{} holds no prompt", path.display()))
+    } else {
+        Ok(texts)
+    }
 }

@@ -29,7 +29,13 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(250));
             bar
         });
-        Self { bar, quiet, begin: Instant::now(), total, done: 0 }
+        Self {
+            bar,
+            quiet,
+            begin: Instant::now(),
+            total,
+            done: 0,
+        }
     }
 
     /// Says what is being done.
@@ -37,7 +43,12 @@ impl Progress {
         match &self.bar {
             Some(bar) => bar.set_message(text.to_owned()),
             None if !self.quiet => {
-                eprintln!("[{:>4.0}s {}/{}] {text}", self.begin.elapsed().as_secs_f64(), self.done, self.total);
+                eprintln!(
+                    "[{:>4.0}s {}/{}] {text}",
+                    self.begin.elapsed().as_secs_f64(),
+                    self.done,
+                    self.total
+                );
             }
             None => {}
         }

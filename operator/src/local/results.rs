@@ -68,7 +68,9 @@ impl Results {
     pub fn create(folder: &Path) -> Result<Self, ResultsError> {
         let records = folder.join("runners");
         fs::create_dir_all(&records).map_err(|source| ResultsError::Write { path: records, source })?;
-        Ok(Self { folder: folder.to_owned() })
+        Ok(Self {
+            folder: folder.to_owned(),
+        })
     }
 
     /// Opens a folder that must hold an experiment.
@@ -76,7 +78,9 @@ impl Results {
     /// # Errors
     /// It holds none.
     pub fn open(folder: &Path) -> Result<(Self, EfficiencyExperiment), ResultsError> {
-        let results = Self { folder: folder.to_owned() };
+        let results = Self {
+            folder: folder.to_owned(),
+        };
         let experiment = results.read("experiment.json")?;
         Ok((results, experiment))
     }
@@ -98,7 +102,9 @@ impl Results {
             file.as_file().sync_all()?;
             file.persist(&path).map_err(|error| error.error)
         });
-        written.map(|_| ()).map_err(|source| ResultsError::Write { path, source })
+        written
+            .map(|_| ())
+            .map_err(|source| ResultsError::Write { path, source })
     }
 
     /// Replaces a JSON file of the folder whole.
@@ -106,14 +112,19 @@ impl Results {
     /// # Errors
     /// The disk is full, or the folder gone.
     pub fn write_json(&self, name: &str, value: &impl Serialize) -> Result<(), ResultsError> {
-        let bytes = serde_json::to_vec_pretty(value)
-            .map_err(|source| ResultsError::Damaged { path: self.folder.join(name), source })?;
+        let bytes = serde_json::to_vec_pretty(value).map_err(|source| ResultsError::Damaged {
+            path: self.folder.join(name),
+            source,
+        })?;
         self.write(name, &bytes)
     }
 
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<T, ResultsError> {
         let path = self.folder.join(name);
-        let bytes = fs::read(&path).map_err(|source| ResultsError::Read { path: path.clone(), source })?;
+        let bytes = fs::read(&path).map_err(|source| ResultsError::Read {
+            path: path.clone(),
+            source,
+        })?;
         serde_json::from_slice(&bytes).map_err(|source| ResultsError::Damaged { path, source })
     }
 
@@ -122,7 +133,10 @@ impl Results {
     /// # Errors
     /// The disk is full, or the folder gone.
     pub fn keep(&self, record: &Record, session: &str, generation: u32) -> Result<(), ResultsError> {
-        self.write_json(&format!("runners/{session}-process-{}-{generation}.json", record.process), record)
+        self.write_json(
+            &format!("runners/{session}-process-{}-{generation}.json", record.process),
+            record,
+        )
     }
 
     /// Trials of this folder that failed; none before the first.
@@ -130,7 +144,11 @@ impl Results {
     /// # Errors
     /// The file is unreadable or damaged.
     pub fn failures(&self) -> Result<Vec<Failure>, ResultsError> {
-        if self.folder.join("failures.json").exists() { self.read("failures.json") } else { Ok(Vec::new()) }
+        if self.folder.join("failures.json").exists() {
+            self.read("failures.json")
+        } else {
+            Ok(Vec::new())
+        }
     }
 
     /// Every record of the folder that holds a window.
@@ -139,7 +157,10 @@ impl Results {
     /// A record is unreadable or damaged.
     pub fn records(&self) -> Result<Vec<Record>, ResultsError> {
         let folder = self.folder.join("runners");
-        let entries = fs::read_dir(&folder).map_err(|source| ResultsError::Read { path: folder.clone(), source })?;
+        let entries = fs::read_dir(&folder).map_err(|source| ResultsError::Read {
+            path: folder.clone(),
+            source,
+        })?;
         let mut names: Vec<String> = entries
             .filter_map(Result::ok)
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
@@ -156,10 +177,17 @@ pub fn find_window<'a>(
     trial: &TrialIdentity,
     process: u32,
 ) -> Option<(&'a Record, &'a WindowRecord)> {
-    records.iter().filter(|record| record.process == process).find_map(|record| {
-        let window = record.status.windows.iter().find(|window| same_trial(&window.trial, trial));
-        window.map(|window| (record, window))
-    })
+    records
+        .iter()
+        .filter(|record| record.process == process)
+        .find_map(|record| {
+            let window = record
+                .status
+                .windows
+                .iter()
+                .find(|window| same_trial(&window.trial, trial));
+            window.map(|window| (record, window))
+        })
 }
 
 /// Points may move within a sweep; the plan's hash, the cycle and the attempt name a trial.

@@ -84,7 +84,9 @@ pub fn run(
     let program = child::program().map_err(RunError::Runner)?;
     let gpus = assignable_gpus(experiment, &program)?;
     let results = Results::create(folder).map_err(RunError::Results)?;
-    results.write_json("experiment.json", experiment).map_err(RunError::Results)?;
+    results
+        .write_json("experiment.json", experiment)
+        .map_err(RunError::Results)?;
     results.write_json("plan.json", &points).map_err(RunError::Results)?;
 
     let mut work = Work {
@@ -113,7 +115,10 @@ pub fn run(
         };
         let end = work
             .cohort(&setting, &members.trials)
-            .map_err(|source| RunError::Cohort { cohort: members.key.clone(), source });
+            .map_err(|source| RunError::Cohort {
+                cohort: members.key.clone(),
+                source,
+            });
         work.records = results.records().map_err(RunError::Results)?;
         end?;
         if interrupted.load(Ordering::Relaxed) {
@@ -121,7 +126,11 @@ pub fn run(
         }
     }
     let summary = summary::summarise(spec, &points, &work.records, &work.failures);
-    Ok(Outcome { summary, records: work.records, interrupted: interrupted.load(Ordering::Relaxed) })
+    Ok(Outcome {
+        summary,
+        records: work.records,
+        interrupted: interrupted.load(Ordering::Relaxed),
+    })
 }
 
 struct Work<'a> {
@@ -139,21 +148,38 @@ impl Work<'_> {
     /// Measures the missing trials of processes that share one load.
     fn cohort(&mut self, setting: &Setting, slots: &[TrialSlot]) -> Result<(), CohortError> {
         let spec = &self.experiment.spec;
-        let mut queue: VecDeque<(TrialSlot, u32)> =
-            slots.iter().filter_map(|slot| Some((*slot, self.next_attempt(*slot)?))).collect();
-        queue.extend(if queue.is_empty() { self.extensions(slots) } else { Vec::new() });
+        let mut queue: VecDeque<(TrialSlot, u32)> = slots
+            .iter()
+            .filter_map(|slot| Some((*slot, self.next_attempt(*slot)?)))
+            .collect();
+        queue.extend(if queue.is_empty() {
+            self.extensions(slots)
+        } else {
+            Vec::new()
+        });
         if queue.is_empty() {
             return Ok(());
         }
         self.progress.extend(queue.len() as u64);
-        self.progress.say(&format!("loading {} in {} processes", setting.load.model.name, setting.processes));
+        self.progress.say(&format!(
+            "loading {} in {} processes",
+            setting.load.model.name, setting.processes
+        ));
         let mut cohort = Cohort::new(setting.clone(), self.results, Arc::clone(self.interrupted));
         let finish_within = spec.protocol.deadlines.load.get();
         while let Some((slot, attempt)) = queue.pop_front() {
-            let Some(point) = self.points.iter().find(|point| point.index == slot.point) else { continue };
+            let Some(point) = self.points.iter().find(|point| point.index == slot.point) else {
+                continue;
+            };
             let cycle = slot.cycle;
-            let trial = TrialIdentity { plan_sha256: point.plan_sha256.clone(), point: point.index, cycle, attempt };
-            self.progress.say(&format!("{} · cycle {}{}", point.label(), cycle + 1, again(attempt)));
+            let trial = TrialIdentity {
+                plan_sha256: point.plan_sha256.clone(),
+                point: point.index,
+                cycle,
+                attempt,
+            };
+            self.progress
+                .say(&format!("{} · cycle {}{}", point.label(), cycle + 1, again(attempt)));
             let end = cohort.measure(point, &trial)?;
             self.records = self.results.records().map_err(CohortError::Results)?;
             let repeat = match end {
@@ -161,14 +187,25 @@ impl Work<'_> {
                 TrialEnd::Reported => {
                     let result = summary::evaluate(spec, point, &trial, &self.records, &self.failures);
                     if result.verdict == Verdict::Invalid {
-                        self.progress.warn(&format!("{} cycle {}: invalid", point.label(), cycle + 1));
+                        self.progress
+                            .warn(&format!("{} cycle {}: invalid", point.label(), cycle + 1));
                     }
                     result.verdict == Verdict::Invalid
                 }
                 TrialEnd::Failed(processes) => {
-                    self.progress.warn(&format!("{} cycle {}: {}", point.label(), cycle + 1, describe(&processes)));
-                    self.failures.push(Failure { trial: trial.clone(), processes });
-                    self.results.write_json("failures.json", &self.failures).map_err(CohortError::Results)?;
+                    self.progress.warn(&format!(
+                        "{} cycle {}: {}",
+                        point.label(),
+                        cycle + 1,
+                        describe(&processes)
+                    ));
+                    self.failures.push(Failure {
+                        trial: trial.clone(),
+                        processes,
+                    });
+                    self.results
+                        .write_json("failures.json", &self.failures)
+                        .map_err(CohortError::Results)?;
                     true
                 }
             };
@@ -185,7 +222,10 @@ impl Work<'_> {
             if spec.processes.restart == Restart::PerTrial && !queue.is_empty() {
                 cohort.finish(finish_within)?;
                 let session = format!("{}-{}-{cycle}-{attempt}", setting.session, slot.point);
-                let setting = Setting { session, ..setting.clone() };
+                let setting = Setting {
+                    session,
+                    ..setting.clone()
+                };
                 cohort = Cohort::new(setting, self.results, Arc::clone(self.interrupted));
             }
         }
@@ -207,24 +247,40 @@ impl Work<'_> {
     /// One more cycle for each point of the cohort whose interval is still wider than the stop rule asks.
     fn extensions(&self, slots: &[TrialSlot]) -> Vec<(TrialSlot, u32)> {
         let spec = &self.experiment.spec;
-        let Some(rule) = &spec.protocol.stop_rule else { return Vec::new() };
+        let Some(rule) = &spec.protocol.stop_rule else {
+            return Vec::new();
+        };
         let summary = summary::summarise(spec, self.points, &self.records, &self.failures);
         let members: BTreeSet<u32> = slots.iter().map(|slot| slot.point).collect();
-        let results = summary.status.points.iter().filter(|result| members.contains(&result.index));
+        let results = summary
+            .status
+            .points
+            .iter()
+            .filter(|result| members.contains(&result.index));
         results
             .filter_map(|result| {
                 let of_point = summary.trials.iter().filter(|(index, _)| *index == result.index);
                 let done = of_point.map(|(_, trial)| trial.cycle + 1).max().unwrap_or(0);
                 let wanted = done >= spec.protocol.cycles
                     && experiment::needs_another_cycle(spec.protocol.cycles, Some(rule), done, result);
-                wanted.then_some((TrialSlot { point: result.index, cycle: done }, 0))
+                wanted.then_some((
+                    TrialSlot {
+                        point: result.index,
+                        cycle: done,
+                    },
+                    0,
+                ))
             })
             .collect()
     }
 }
 
 fn again(attempt: u32) -> String {
-    if attempt == 0 { String::new() } else { format!(" · attempt {}", attempt + 1) }
+    if attempt == 0 {
+        String::new()
+    } else {
+        format!(" · attempt {}", attempt + 1)
+    }
 }
 
 /// Engines of one machine share its CPUs: more threads than CPUs would measure the scheduler.
@@ -237,13 +293,17 @@ fn threads_per_process(processes: u32) -> usize {
 fn assignable_gpus(experiment: &EfficiencyExperiment, program: &Path) -> Result<Vec<String>, RunError> {
     let spec = &experiment.spec;
     let Engine::Candle(engine) = &spec.engine;
-    let unused = spec.processes.gpus_per_process == 0
-        || (spec.energy.gpu == GpuEnergy::Off && engine.device == Device::Cpu);
+    let unused =
+        spec.processes.gpus_per_process == 0 || (spec.energy.gpu == GpuEnergy::Off && engine.device == Device::Cpu);
     if unused {
         return Ok(Vec::new());
     }
     let machine = |field, message: String| Err(RunError::Machine { field, message });
-    let output = Command::new(program).arg("gpus").stdin(Stdio::null()).stderr(Stdio::inherit()).output();
+    let output = Command::new(program)
+        .arg("gpus")
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output();
     let uuids: Vec<String> = output
         .ok()
         .and_then(|output| serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout).ok())
@@ -253,10 +313,16 @@ fn assignable_gpus(experiment: &EfficiencyExperiment, program: &Path) -> Result<
         .collect();
     let needed = (spec.processes.count * spec.processes.gpus_per_process) as usize;
     if uuids.is_empty() && spec.energy.gpu == GpuEnergy::Required {
-        return machine("spec.energy.gpu", "Required, but this machine has no GPU that NVML can read".to_owned());
+        return machine(
+            "spec.energy.gpu",
+            "Required, but this machine has no GPU that NVML can read".to_owned(),
+        );
     }
     if uuids.is_empty() && engine.device == Device::Cuda {
-        return machine("spec.engine.candle.device", "Cuda, but this machine has no GPU".to_owned());
+        return machine(
+            "spec.engine.candle.device",
+            "Cuda, but this machine has no GPU".to_owned(),
+        );
     }
     if !uuids.is_empty() && uuids.len() < needed {
         return machine(

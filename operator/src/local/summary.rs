@@ -52,7 +52,10 @@ pub fn attempts(
     records: &[Record],
     failures: &[Failure],
 ) -> Vec<Attempt> {
-    let windows = records.iter().flat_map(|record| &record.status.windows).map(|window| &window.trial);
+    let windows = records
+        .iter()
+        .flat_map(|record| &record.status.windows)
+        .map(|window| &window.trial);
     let numbers: BTreeSet<u32> = windows
         .chain(failures.iter().map(|failure| &failure.trial))
         .filter(|trial| trial.plan_sha256 == point.plan_sha256 && trial.cycle == cycle)
@@ -61,10 +64,18 @@ pub fn attempts(
     numbers
         .into_iter()
         .map(|number| {
-            let trial =
-                TrialIdentity { plan_sha256: point.plan_sha256.clone(), point: point.index, cycle, attempt: number };
+            let trial = TrialIdentity {
+                plan_sha256: point.plan_sha256.clone(),
+                point: point.index,
+                cycle,
+                attempt: number,
+            };
             let complete = (0..spec.processes.count).all(|process| find_window(records, &trial, process).is_some());
-            Attempt { number, complete, result: evaluate(spec, point, &trial, records, failures) }
+            Attempt {
+                number,
+                complete,
+                result: evaluate(spec, point, &trial, records, failures),
+            }
         })
         .collect()
 }
@@ -97,7 +108,12 @@ pub fn evaluate(
             }
         })
         .collect();
-    experiment::evaluate_trial(&TrialInput { point, spec, trial, processes })
+    experiment::evaluate_trial(&TrialInput {
+        point,
+        spec,
+        trial,
+        processes,
+    })
 }
 
 /// Results of every point, the best of them, and what is missing.
@@ -112,8 +128,10 @@ pub fn summarise(
     let mut partial = Vec::new();
     let mut finished = 0;
     let mut planned = 0;
-    let environments: Vec<&Environment> =
-        records.iter().filter_map(|record| record.status.environment.as_ref()).collect();
+    let environments: Vec<&Environment> = records
+        .iter()
+        .filter_map(|record| record.status.environment.as_ref())
+        .collect();
     for point in points {
         let cycles = planned_cycles(spec, point, records);
         planned += cycles;
@@ -137,7 +155,13 @@ pub fn summarise(
         }
         let measured_at = windows_of(records, point).map(|window| window.ended_at).max();
         if !of_point.is_empty() {
-            results.push(experiment::summarise_point(point, cycles, &of_point, &environments, measured_at));
+            results.push(experiment::summarise_point(
+                point,
+                cycles,
+                &of_point,
+                &environments,
+                measured_at,
+            ));
         }
         trials.extend(of_point.into_iter().map(|trial| (point.index, trial)));
     }
@@ -176,7 +200,10 @@ fn planned_cycles(spec: &EfficiencyExperimentSpec, point: &Point, records: &[Rec
         Some(rule) => rule.maximum_cycles.max(spec.protocol.cycles),
         None => spec.protocol.cycles,
     };
-    let measured = windows_of(records, point).map(|window| window.trial.cycle + 1).max().unwrap_or(0);
+    let measured = windows_of(records, point)
+        .map(|window| window.trial.cycle + 1)
+        .max()
+        .unwrap_or(0);
     measured.clamp(spec.protocol.cycles, most)
 }
 
@@ -184,7 +211,8 @@ fn reasons(failures: &[Failure], point: &Point, cycle: u32) -> String {
     let last = failures
         .iter()
         .rfind(|failure| failure.trial.plan_sha256 == point.plan_sha256 && failure.trial.cycle == cycle);
-    last.map(|failure| format!(" ({})", describe(&failure.processes))).unwrap_or_default()
+    last.map(|failure| format!(" ({})", describe(&failure.processes)))
+        .unwrap_or_default()
 }
 
 /// Failures of processes in one line.
@@ -204,12 +232,19 @@ fn headline(points: &[lem_crds::status::PointResult]) -> Option<Headline> {
         .map(|(_, point)| point)
         .or(points.first())?;
     let text = |value: Option<&lem_crds::metrics::Estimate>| {
-        value.map_or_else(|| "—".to_owned(), |estimate| crate::report::number::plain(estimate.mean))
+        value.map_or_else(
+            || "—".to_owned(),
+            |estimate| crate::report::number::plain(estimate.mean),
+        )
     };
     let source = best.energy_sources.join("+");
     let joules = text(best.metrics.joules_per_token.as_ref());
     Some(Headline {
-        joules_per_token: if source.is_empty() { joules } else { format!("{joules} ({source})") },
+        joules_per_token: if source.is_empty() {
+            joules
+        } else {
+            format!("{joules} ({source})")
+        },
         tokens_per_second: text(best.metrics.effective_throughput.as_ref()),
         verdict: format!("{:?}", best.verdict),
     })
@@ -219,7 +254,9 @@ fn warnings(records: &[Record], failures: &[Failure]) -> Vec<String> {
     let mut warnings: Vec<String> = failures
         .iter()
         .map(|failure| {
-            let TrialIdentity { point, cycle, attempt, .. } = &failure.trial;
+            let TrialIdentity {
+                point, cycle, attempt, ..
+            } = &failure.trial;
             format!(
                 "point {point} cycle {} attempt {}: {}",
                 cycle + 1,
@@ -241,4 +278,3 @@ fn warnings(records: &[Record], failures: &[Failure]) -> Vec<String> {
     }
     warnings
 }
-

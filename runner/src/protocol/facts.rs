@@ -123,7 +123,8 @@ fn domain(domain: CounterDomain) -> Domain {
 fn unavailable(reason: UnavailableReason) -> Unavailable {
     match reason {
         UnavailableReason::NoNvmlLibrary | UnavailableReason::NoDevices => Unavailable::NoDevice,
-        UnavailableReason::NotSupported | UnavailableReason::ProcessNamespace => Unavailable::NotSupported,
+        UnavailableReason::NotSupported => Unavailable::NotSupported,
+        UnavailableReason::SharedDevice => Unavailable::SharedDevice,
         UnavailableReason::CounterReset => Unavailable::CounterReset,
         UnavailableReason::DeviceFailed
         | UnavailableReason::Vanished

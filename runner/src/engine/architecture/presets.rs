@@ -18,7 +18,7 @@ pub const PRESET_NAMES: [&str; 8] = [
 pub fn preset(name: &str) -> Option<Architecture> {
     // Family; hidden, intermediate; layers, heads, key-value heads, head width; vocabulary, context; theta; tied.
     let shape = match name {
-        "tiny-test" => llama([64, 160, 2, 4, 2, 16, 256, 512], 1e4, true),
+        "tiny-test" => llama([64, 160, 2, 4, 2, 16, 256, 512], 1e4, false),
         "smollm2-135m" => llama([576, 1536, 30, 9, 3, 64, 49_152, 8192], 1e5, true),
         "tinyllama-1.1b" => llama([2048, 5632, 22, 32, 4, 64, 32_000, 2048], 1e4, false),
         "llama-3.2-1b" => scaled(llama([2048, 8192, 16, 32, 8, 64, 128_256, 131_072], 5e5, true), 32.0),

@@ -1,27 +1,26 @@
 //! From a resolved source to an engine.
 
+mod generated;
+mod gguf;
+mod safetensors;
+
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{BufReader, Read, Seek};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use candle_core::quantized::gguf_file;
 use candle_core::{DType, Device};
-use candle_nn::VarBuilder;
-use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::CandleEngine;
 use super::model::Model;
-use super::quantised;
-use super::synthetic;
-use super::tensors::{Role, expected_tensors, gguf_name};
-use crate::engine::architecture::{Architecture, Family};
-use crate::engine::header::{GgufHeader, TensorRecord, validate_gguf, validate_safetensors};
-use crate::engine::source::{ResolvedModel, SafetensorsFiles};
+use super::tensors::{Role, expected_tensors};
+use crate::engine::architecture::Architecture;
+use crate::engine::header::TensorRecord;
+use crate::engine::source::ResolvedModel;
 use crate::engine::{
     ComputePrecision, DeviceChoice, EngineDescription, EngineError, ExecutionCounts, LoadRequest, TextTokenizer,
-    TokenizerError, WeightType,
+    WeightType,
 };
 use crate::flops::CountedFlops;
 
@@ -51,13 +50,13 @@ impl CandleEngine {
             .map_err(|source| EngineError::Source { source })?;
         let device = select_device(request.device)?;
         let loaded = match resolved {
-            ResolvedModel::Gguf(path) => load_gguf(&path, &device, request.dtype)?,
-            ResolvedModel::Safetensors(files) => load_safetensors(&files, &device, request.dtype)?,
+            ResolvedModel::Gguf(path) => gguf::load_gguf(&path, &device, request.dtype)?,
+            ResolvedModel::Safetensors(files) => safetensors::load_safetensors(&files, &device, request.dtype)?,
             ResolvedModel::Synthetic {
                 name,
                 architecture,
                 seed,
-            } => load_synthetic(&name, architecture, seed, &device, request.dtype)?,
+            } => generated::load_synthetic(&name, architecture, seed, &device, request.dtype)?,
         };
         Ok(Self::assemble(loaded, device))
     }
@@ -170,99 +169,6 @@ fn open(path: &Path) -> Result<(File, u64), EngineError> {
     Ok((file, length))
 }
 
-fn load_gguf(path: &Path, device: &Device, requested: Option<WeightType>) -> Result<Loaded, EngineError> {
-    let origin = path.display().to_string();
-    let (file, length) = open(path)?;
-    let mut reader = BufReader::with_capacity(1 << 20, file);
-    let header = validate_gguf(&mut reader, length).map_err(|source| EngineError::Header {
-        path: path.to_owned(),
-        source,
-    })?;
-    let architecture = Architecture::from_gguf(&header).map_err(|source| EngineError::Architecture {
-        origin: origin.clone(),
-        source,
-    })?;
-    let tensors = named_tensors(path, &architecture, &header)?;
-    // candle ignores the frequency factors of Llama 3.1 and later: rotary positions are then those of Llama 3.
-    if header.tensors.iter().any(|tensor| tensor.name == "rope_freqs.weight") {
-        tracing::warn!(
-            file = origin,
-            "the engine ignores rope_freqs.weight: same work, less exact output"
-        );
-    }
-    let tokenizer = TextTokenizer::from_gguf(&header, &origin).map_err(|source| EngineError::Tokenizer { source })?;
-    let weights_digest = digest(std::slice::from_ref(&path.to_owned()))?;
-    let failed = |source| EngineError::Load {
-        origin: origin.clone(),
-        source,
-    };
-    reader.rewind().map_err(|source| EngineError::ReadFile {
-        path: path.to_owned(),
-        source,
-    })?;
-    let contents = gguf_file::Content::read(&mut reader).map_err(failed)?;
-    let dequantised = match requested {
-        None => false,
-        Some(WeightType::F32) => true,
-        Some(other) => {
-            return Err(EngineError::WeightType {
-                what: origin,
-                dtype: other.name(),
-            });
-        }
-    };
-    let model = if dequantised {
-        let (contents, mut buffer) = quantised::dequantise(&contents, &mut reader).map_err(failed)?;
-        Model::from_gguf(architecture.family, contents, &mut buffer, device)
-    } else {
-        Model::from_gguf(architecture.family, contents, &mut reader, device)
-    }
-    .map_err(failed)?;
-    Ok(Loaded {
-        model,
-        quantisation: if dequantised { None } else { quantisation(&tensors) },
-        weight_bytes: tensors
-            .iter()
-            .map(|tensor| {
-                if dequantised {
-                    4 * tensor.elements()
-                } else {
-                    tensor.bytes
-                }
-            })
-            .sum(),
-        architecture,
-        tensors,
-        dtype: DType::F32,
-        weights_digest,
-        tokenizer: Some(tokenizer),
-        end_of_sequence: TextTokenizer::end_of_sequence_tokens(&header),
-    })
-}
-
-/// The expected tensors of a GGUF file under the names of safetensors files, after a check of their shapes.
-fn named_tensors(
-    path: &Path,
-    architecture: &Architecture,
-    header: &GgufHeader,
-) -> Result<Vec<TensorRecord>, EngineError> {
-    let found: HashMap<&str, &TensorRecord> = header
-        .tensors
-        .iter()
-        .map(|tensor| (tensor.name.as_str(), tensor))
-        .collect();
-    let mut tensors = Vec::new();
-    for expected in expected_tensors(architecture) {
-        let name = gguf_name(architecture, &expected.name);
-        let tensor = check_shape(path, &name, &expected.shape, found.get(name.as_str()).copied())?;
-        tensors.push(TensorRecord {
-            name: expected.name,
-            ..tensor.clone()
-        });
-    }
-    Ok(tensors)
-}
-
 fn check_shape<'a>(
     path: &Path,
     name: &str,
@@ -292,152 +198,6 @@ fn quantisation(tensors: &[TensorRecord]) -> Option<String> {
     name.starts_with('Q').then(|| name.to_owned())
 }
 
-fn load_safetensors(
-    files: &SafetensorsFiles,
-    device: &Device,
-    requested: Option<WeightType>,
-) -> Result<Loaded, EngineError> {
-    let path = &files.configuration;
-    let origin = path.display().to_string();
-    let dtype = element_type(requested, device, &origin)?;
-    let read = |path: &PathBuf| {
-        std::fs::read(path).map_err(|source| EngineError::ReadFile {
-            path: path.clone(),
-            source,
-        })
-    };
-    let configuration = read(path)?;
-    let architecture =
-        Architecture::from_configuration(&configuration).map_err(|source| EngineError::Architecture {
-            origin: origin.clone(),
-            source,
-        })?;
-    let mut records = Vec::new();
-    for path in &files.weights {
-        let (file, length) = open(path)?;
-        let header = validate_safetensors(&mut BufReader::new(file), length).map_err(|source| EngineError::Header {
-            path: path.clone(),
-            source,
-        })?;
-        records.extend(header.tensors);
-    }
-    let found: HashMap<&str, &TensorRecord> = records.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
-    let directory = path.parent().unwrap_or(path);
-    let mut tensors = Vec::new();
-    let mut expected = expected_tensors(&architecture);
-    // candle's mistral reads a head of its own even if the configuration says that it is tied.
-    expected.retain(|tensor| tensor.name != "lm_head.weight" || !architecture.tied_embeddings);
-    for expected in expected {
-        let tensor = found.get(expected.name.as_str()).copied();
-        tensors.push(check_shape(directory, &expected.name, &expected.shape, tensor)?.clone());
-    }
-    let tokenizer = match TextTokenizer::from_file(&files.tokenizer) {
-        Ok(tokenizer) => tokenizer,
-        Err(source @ TokenizerError::Missing { .. }) => return Err(EngineError::Tokenizer { source }),
-        Err(source) => return Err(EngineError::Tokenizer { source }),
-    };
-    let mut end_of_sequence = Vec::new();
-    if files.generation_configuration.is_file() {
-        end_of_sequence = end_tokens(&read(&files.generation_configuration)?);
-    }
-    if end_of_sequence.is_empty() {
-        end_of_sequence = end_tokens(&configuration);
-    }
-    let weights_digest = digest(&files.weights)?;
-    let failed = |source| EngineError::Load {
-        origin: origin.clone(),
-        source,
-    };
-    #[expect(
-        unsafe_code,
-        reason = "candle maps the files; nothing else writes them while the process runs"
-    )]
-    // SAFETY: the map is only read. Its header has been checked; a file that another process shortened meanwhile would
-    // end this process with a bus error, not corrupt its memory.
-    let weights = unsafe { VarBuilder::from_mmaped_safetensors(&files.weights, dtype, device) }.map_err(failed)?;
-    let model = Model::from_tensors(&architecture, weights).map_err(failed)?;
-    let elements: u64 = tensors.iter().map(TensorRecord::elements).sum();
-    Ok(Loaded {
-        model,
-        architecture,
-        tensors,
-        dtype,
-        quantisation: None,
-        weight_bytes: elements * dtype.size_in_bytes() as u64,
-        weights_digest,
-        tokenizer: Some(tokenizer),
-        end_of_sequence,
-    })
-}
-
-/// `eos_token_id` of a configuration: one token or several.
-fn end_tokens(json: &[u8]) -> Vec<u32> {
-    let token = |value: &Value| value.as_u64().and_then(|token| u32::try_from(token).ok());
-    match serde_json::from_slice::<Value>(json)
-        .ok()
-        .as_ref()
-        .and_then(|root| root.get("eos_token_id"))
-    {
-        Some(Value::Array(tokens)) => tokens.iter().filter_map(token).collect(),
-        Some(value) => token(value).into_iter().collect(),
-        None => Vec::new(),
-    }
-}
-
-fn load_synthetic(
-    name: &str,
-    architecture: Architecture,
-    seed: u64,
-    device: &Device,
-    requested: Option<WeightType>,
-) -> Result<Loaded, EngineError> {
-    architecture.validate().map_err(|source| EngineError::Architecture {
-        origin: name.to_owned(),
-        source,
-    })?;
-    let failed = |source| EngineError::Load {
-        origin: name.to_owned(),
-        source,
-    };
-    let (model, architecture, dtype, block) = match (requested, architecture.family) {
-        (Some(block @ (WeightType::Q4_0 | WeightType::Q8_0)), Family::Llama) => {
-            let (contents, mut buffer) = quantised::synthesise(&architecture, seed, block).map_err(failed)?;
-            // Checked like a file: the context is cut to what candle's quantised model supports.
-            let length = buffer.get_ref().len() as u64;
-            let path = PathBuf::from(name);
-            let header = validate_gguf(&mut buffer, length).map_err(|source| EngineError::Header { path, source })?;
-            let architecture = Architecture::from_gguf(&header).map_err(|source| EngineError::Architecture {
-                origin: name.to_owned(),
-                source,
-            })?;
-            let model = Model::from_gguf(Family::Llama, contents, &mut buffer, device).map_err(failed)?;
-            (model, architecture, DType::F32, Some(block))
-        }
-        (requested, _) => {
-            let dtype = element_type(requested, device, name)?;
-            let tensors = synthetic::tensors(&architecture, seed, dtype, device).map_err(failed)?;
-            let weights = VarBuilder::from_tensors(tensors, dtype, device);
-            let model = Model::from_tensors(&architecture, weights).map_err(failed)?;
-            (model, architecture, dtype, None)
-        }
-    };
-    let tensors: Vec<TensorRecord> = expected_tensors(&architecture)
-        .into_iter()
-        .map(|tensor| synthetic::record(tensor, block, dtype.size_in_bytes() as u64))
-        .collect();
-    Ok(Loaded {
-        model,
-        architecture,
-        dtype,
-        quantisation: block.and_then(|_| quantisation(&tensors)),
-        weight_bytes: tensors.iter().map(|tensor| tensor.bytes).sum(),
-        tensors,
-        weights_digest: format!("synthetic:{name}:{seed}"),
-        tokenizer: None,
-        end_of_sequence: Vec::new(),
-    })
-}
-
 /// The hexadecimal SHA-256 of a file; of several files, that of the concatenation of their digests.
 fn digest(paths: &[PathBuf]) -> Result<String, EngineError> {
     let mut digests = Vec::new();
@@ -459,10 +219,7 @@ fn digest(paths: &[PathBuf]) -> Result<String, EngineError> {
     }
     let digest = match digests.as_slice() {
         [digest] => *digest,
-        digests => digests
-            .iter()
-            .fold(Sha256::new(), |hash, digest| hash.chain_update(digest))
-            .finalize(),
+        digests => digests.iter().fold(Sha256::new(), Sha256::chain_update).finalize(),
     };
     Ok(format!("{digest:x}"))
 }

@@ -77,6 +77,13 @@ impl Model {
                 &configuration::gemma2(architecture),
                 weights,
             )?),
+            // Its cache refuses the strided values that more heads give.
+            Family::Gemma3 if architecture.key_value_heads > 1 => {
+                candle_core::bail!(
+                    "candle's gemma3 runs only with one key-value head, not {}",
+                    architecture.key_value_heads
+                )
+            }
             Family::Gemma3 => Self::Gemma3(gemma3::Model::new(
                 false,
                 &configuration::gemma3(architecture),

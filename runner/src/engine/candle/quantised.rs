@@ -9,7 +9,10 @@ use candle_core::{DType, Device, Result};
 use super::synthetic;
 use super::tensors::{expected_tensors, gguf_name};
 use crate::engine::WeightType;
-use crate::engine::architecture::Architecture;
+use crate::engine::architecture::{Architecture, Family};
+
+/// Families for which synthetic weights can be quantised.
+pub(super) const SYNTHETIC_FAMILIES: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Phi3];
 
 /// A copy of GGUF contents with every tensor as F32.
 pub(super) fn dequantise<R: Read + Seek>(contents: &Content, reader: &mut R) -> Result<(Content, Cursor<Vec<u8>>)> {
@@ -27,7 +30,9 @@ pub(super) fn dequantise<R: Read + Seek>(contents: &Content, reader: &mut R) -> 
     written(&metadata, &borrowed)
 }
 
-/// GGUF contents of the llama family with random matrices in blocks; the normalisations stay F32.
+/// GGUF contents with random matrices in blocks; normalisations and biases stay F32.
+///
+/// For the families of [`SYNTHETIC_FAMILIES`], whose architecture has the same name in GGUF files.
 pub(super) fn synthesise(
     architecture: &Architecture,
     seed: u64,
@@ -39,21 +44,26 @@ pub(super) fn synthesise(
         GgmlDType::Q8_0
     };
     let integer = |value: usize| Value::U32(u32::try_from(value).unwrap_or(u32::MAX));
-    let metadata = [
-        ("general.architecture", Value::String("llama".to_owned())),
-        ("llama.block_count", integer(architecture.layers)),
-        ("llama.context_length", integer(architecture.context_length)),
-        ("llama.embedding_length", integer(architecture.hidden_size)),
-        ("llama.feed_forward_length", integer(architecture.intermediate_size)),
-        ("llama.attention.head_count", integer(architecture.attention_heads)),
-        ("llama.attention.head_count_kv", integer(architecture.key_value_heads)),
-        (
-            "llama.attention.layer_norm_rms_epsilon",
-            Value::F32(architecture.norm_epsilon as f32),
-        ),
-        ("llama.rope.dimension_count", integer(architecture.head_dimension)),
-        ("llama.rope.freq_base", Value::F32(architecture.rope_theta as f32)),
+    let family = architecture.family.name();
+    let epsilon = Value::F32(architecture.norm_epsilon as f32);
+    let fields = [
+        ("block_count", integer(architecture.layers)),
+        ("context_length", integer(architecture.context_length)),
+        ("embedding_length", integer(architecture.hidden_size)),
+        ("feed_forward_length", integer(architecture.intermediate_size)),
+        ("attention.head_count", integer(architecture.attention_heads)),
+        ("attention.head_count_kv", integer(architecture.key_value_heads)),
+        ("attention.key_length", integer(architecture.head_dimension)),
+        ("attention.layer_norm_rms_epsilon", epsilon),
+        ("rope.dimension_count", integer(architecture.head_dimension)),
+        ("rope.freq_base", Value::F32(architecture.rope_theta as f32)),
     ];
+    let mut metadata = vec![("general.architecture".to_owned(), Value::String(family.to_owned()))];
+    metadata.extend(
+        fields
+            .into_iter()
+            .map(|(field, value)| (format!("{family}.{field}"), value)),
+    );
     let mut named = Vec::new();
     for expected in expected_tensors(architecture) {
         let values = synthetic::tensor(architecture, &expected, seed, DType::F32)?;
@@ -67,7 +77,7 @@ pub(super) fn synthesise(
             QTensor::quantize(&values, dtype)?,
         ));
     }
-    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (*key, value)).collect();
+    let metadata: Vec<(&str, &Value)> = metadata.iter().map(|(key, value)| (key.as_str(), value)).collect();
     let borrowed: Vec<(&str, &QTensor)> = named.iter().map(|(name, tensor)| (name.as_str(), tensor)).collect();
     written(&metadata, &borrowed)
 }

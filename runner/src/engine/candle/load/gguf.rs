@@ -1,0 +1,110 @@
+//! Loads a GGUF file.
+
+use std::collections::HashMap;
+use std::io::{BufReader, Seek};
+use std::path::Path;
+
+use candle_core::quantized::gguf_file;
+use candle_core::{DType, Device};
+
+use super::{Loaded, check_shape, digest, open, quantisation};
+use crate::engine::architecture::Architecture;
+use crate::engine::candle::model::Model;
+use crate::engine::candle::quantised;
+use crate::engine::candle::tensors::{expected_tensors, gguf_name};
+use crate::engine::header::{GgufHeader, TensorRecord, validate_gguf};
+use crate::engine::{EngineError, TextTokenizer, WeightType};
+
+/// Loads the file in its own element types, or dequantised if F32 is asked for.
+pub(super) fn load_gguf(path: &Path, device: &Device, requested: Option<WeightType>) -> Result<Loaded, EngineError> {
+    let origin = path.display().to_string();
+    let (file, length) = open(path)?;
+    let mut reader = BufReader::with_capacity(1 << 20, file);
+    let header = validate_gguf(&mut reader, length).map_err(|source| EngineError::Header {
+        path: path.to_owned(),
+        source,
+    })?;
+    let architecture = Architecture::from_gguf(&header).map_err(|source| EngineError::Architecture {
+        origin: origin.clone(),
+        source,
+    })?;
+    let tensors = named_tensors(path, &architecture, &header)?;
+    // candle ignores the frequency factors of Llama 3.1 and later: rotary positions are then those of Llama 3.
+    if header.tensors.iter().any(|tensor| tensor.name == "rope_freqs.weight") {
+        tracing::warn!(
+            file = origin,
+            "the engine ignores rope_freqs.weight: same work, less exact output"
+        );
+    }
+    let tokenizer = TextTokenizer::from_gguf(&header, &origin).map_err(|source| EngineError::Tokenizer { source })?;
+    let weights_digest = digest(std::slice::from_ref(&path.to_owned()))?;
+    let failed = |source| EngineError::Load {
+        origin: origin.clone(),
+        source,
+    };
+    reader.rewind().map_err(|source| EngineError::ReadFile {
+        path: path.to_owned(),
+        source,
+    })?;
+    let contents = gguf_file::Content::read(&mut reader).map_err(failed)?;
+    let dequantised = match requested {
+        None => false,
+        Some(WeightType::F32) => true,
+        Some(other) => {
+            return Err(EngineError::WeightType {
+                what: origin,
+                dtype: other.name(),
+            });
+        }
+    };
+    let model = if dequantised {
+        let (contents, mut buffer) = quantised::dequantise(&contents, &mut reader).map_err(failed)?;
+        Model::from_gguf(architecture.family, contents, &mut buffer, device)
+    } else {
+        Model::from_gguf(architecture.family, contents, &mut reader, device)
+    }
+    .map_err(failed)?;
+    Ok(Loaded {
+        model,
+        quantisation: if dequantised { None } else { quantisation(&tensors) },
+        weight_bytes: tensors
+            .iter()
+            .map(|tensor| {
+                if dequantised {
+                    4 * tensor.elements()
+                } else {
+                    tensor.bytes
+                }
+            })
+            .sum(),
+        architecture,
+        tensors,
+        dtype: DType::F32,
+        weights_digest,
+        tokenizer: Some(tokenizer),
+        end_of_sequence: TextTokenizer::end_of_sequence_tokens(&header),
+    })
+}
+
+/// The expected tensors of a GGUF file under the names of safetensors files, after a check of their shapes.
+fn named_tensors(
+    path: &Path,
+    architecture: &Architecture,
+    header: &GgufHeader,
+) -> Result<Vec<TensorRecord>, EngineError> {
+    let found: HashMap<&str, &TensorRecord> = header
+        .tensors
+        .iter()
+        .map(|tensor| (tensor.name.as_str(), tensor))
+        .collect();
+    let mut tensors = Vec::new();
+    for expected in expected_tensors(architecture) {
+        let name = gguf_name(architecture, &expected.name);
+        let tensor = check_shape(path, &name, &expected.shape, found.get(name.as_str()).copied())?;
+        tensors.push(TensorRecord {
+            name: expected.name,
+            ..tensor.clone()
+        });
+    }
+    Ok(tensors)
+}
