@@ -22,6 +22,7 @@ mod peak;
 mod plan;
 mod point;
 mod statistics;
+mod table;
 mod trial;
 mod verdict;
 

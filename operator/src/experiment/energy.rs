@@ -82,11 +82,11 @@ pub(super) fn trial_energy(reported: &[Reported<'_>], load: &LoadPlan, shared: b
         .sum();
     let adjusted = total.and_then(|total| Ok(total - idle_energy?));
     TrialEnergy {
+        domains,
         total,
         uncertainty,
         idle_power,
         adjusted,
-        domains,
     }
 }
 

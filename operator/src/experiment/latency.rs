@@ -4,10 +4,11 @@
 use hdrhistogram::Histogram;
 use lem_crds::{
     metrics::Unavailable,
+    runner::WindowRecord,
     samples::{Samples, Unpacked},
 };
 
-use super::{availability::Value, statistics::percentile};
+use super::{availability::Value, completeness::Reported, statistics::percentile};
 
 /// Significant digits of the pooled histogram, those of the contract's own.
 const HISTOGRAM_DIGITS: u8 = 3;
@@ -98,6 +99,71 @@ fn merge(histograms: &[Box<Histogram<u64>>], seconds: &[f64]) -> Result<Box<Hist
             .map_err(|error| failed(&error))?;
     }
     Ok(Box::new(all))
+}
+
+/// Mean and percentiles of one kind of latency.
+pub(super) struct Latencies {
+    pub(super) mean: Value,
+    pub(super) median: Value,
+    pub(super) p95: Value,
+    pub(super) p99: Value,
+}
+
+/// The three kinds of latency of a trial.
+pub(super) struct RequestLatencies {
+    pub(super) end_to_end: Latencies,
+    pub(super) first_token: Latencies,
+    pub(super) gaps: Latencies,
+}
+
+impl RequestLatencies {
+    /// Pools each kind over all processes. A damaged record makes its kind unavailable, and the error is given back.
+    /// Tokens have no times of their own unless every process streamed.
+    pub(super) fn new(reported: &[Reported<'_>]) -> (Self, Vec<LatencyError>) {
+        let mut damaged = Vec::new();
+        let mut pool = |of: fn(&WindowRecord) -> &Samples| {
+            Pool::new(reported.iter().map(|process| of(process.window))).map_err(|error| {
+                damaged.push(error);
+                Unavailable::NotReported
+            })
+        };
+        let end_to_end = pool(|window| &window.end_to_end);
+        let first_token = pool(|window| &window.time_to_first_token);
+        let gaps = pool(|window| &window.inter_token);
+        let streaming = reported.iter().all(|process| process.window.streaming);
+        let streamed = |pool| {
+            if streaming {
+                pool
+            } else {
+                Err(Unavailable::NotStreaming)
+            }
+        };
+        let completed = reported.iter().any(|process| process.window.requests_completed > 0);
+        let no_request = Unavailable::NoCompletedRequest;
+        // Completed requests without a gap produced one token each: Σ(output − 1) is zero.
+        let no_gap = if completed {
+            Unavailable::DivisionByZero
+        } else {
+            no_request
+        };
+        let latencies = Self {
+            end_to_end: figures(&end_to_end, no_request),
+            first_token: figures(&streamed(first_token), no_request),
+            gaps: figures(&streamed(gaps), no_gap),
+        };
+        (latencies, damaged)
+    }
+}
+
+fn figures(pool: &Result<Pool, Unavailable>, when_empty: Unavailable) -> Latencies {
+    let pool = pool.as_ref().map_err(|reason| *reason);
+    let at = |fraction| pool.and_then(|pool| pool.percentile_milliseconds(fraction, when_empty));
+    Latencies {
+        mean: pool.and_then(|pool| pool.mean_milliseconds(when_empty)),
+        median: at(0.5),
+        p95: at(0.95),
+        p99: at(0.99),
+    }
 }
 
 #[cfg(test)]

@@ -172,10 +172,8 @@ fn metrics(averaged: &[&TrialResult], trials: &[TrialResult]) -> (MetricSet<Esti
         position += 1;
         let found = estimate(&values);
         if found.is_none() {
-            let explained = averaged.iter().copied().chain(trials);
-            let why = explained
-                .filter_map(|trial| trial.not_available.get(definition.key))
-                .next();
+            let mut explained = averaged.iter().copied().chain(trials);
+            let why = explained.find_map(|trial| trial.not_available.get(definition.key));
             not_available.insert(
                 definition.key.to_owned(),
                 why.copied().unwrap_or(Unavailable::NotReported),

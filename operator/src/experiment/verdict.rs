@@ -20,21 +20,23 @@
 //! | `ClockNotSynchronised` | a node says so, and the trial spans several nodes | Suspect |
 //! | `MissingCycles` | a point has fewer cycles than planned | Suspect |
 
+mod device;
+mod energy;
+
 use std::collections::BTreeSet;
 
 use lem_crds::{
     experiment::Barrier,
-    metrics::{MetricSet, Unavailable},
-    runner::{DeviceObservation, Domain, IdleState, Source},
+    metrics::MetricSet,
     status::{Doubt, Verdict, VerdictReason},
 };
 
-use super::{
-    availability::Value,
-    completeness::Reported,
-    devices::distinct_devices,
-    energy::{TrialEnergy, idle_powers},
+pub(super) use self::{device::shared_devices, energy::integral_disagreement};
+use self::{
+    device::{device_doubts, duplicate_gpus},
+    energy::{counter_doubts, drift, energy_doubts},
 };
+use super::{completeness::Reported, energy::TrialEnergy};
 
 /// Largest |counter − integral| / counter (METHODOLOGY §4).
 pub const INTEGRAL_LIMIT: f64 = 0.05;
@@ -107,113 +109,6 @@ pub(super) fn doubts(evidence: &Evidence<'_>) -> Vec<VerdictReason> {
     found
 }
 
-/// UUIDs of GPUs whose power is known for the whole board only.
-pub(super) fn shared_devices(reported: &[Reported<'_>]) -> BTreeSet<String> {
-    let observed = reported
-        .iter()
-        .flat_map(|process| &process.window.devices)
-        .filter(|device| device.mig_enabled == Some(true))
-        .map(|device| device.uuid.clone());
-    let described = reported
-        .iter()
-        .filter_map(|process| process.environment)
-        .flat_map(|environment| &environment.gpus)
-        .filter(|gpu| gpu.mig == Some(true))
-        .map(|gpu| gpu.uuid.clone());
-    observed.chain(described).collect()
-}
-
-fn device_doubts(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
-    let mut found: Vec<VerdictReason> = shared_devices(reported)
-        .into_iter()
-        .map(|uuid| {
-            reason(
-                Doubt::SharedDevice,
-                format!("GPU {uuid} has MIG on: its power is the whole board's"),
-            )
-        })
-        .collect();
-    for observed in distinct_devices(reported) {
-        let device = observed.device;
-        found.extend(throttled(device, observed.process.window.duration_seconds));
-        if let (Some(limit), Some(default)) = (device.power_limit_watts, device.power_limit_default_watts)
-            && limit < default
-        {
-            let message = format!(
-                "GPU {}: power limit {limit:.0} W is below the default of {default:.0} W",
-                device.uuid
-            );
-            found.push(reason(Doubt::PowerCapBelowDefault, message));
-        }
-        if let Some(count) = device.foreign_processes.filter(|count| *count > 0) {
-            let message = format!(
-                "GPU {}: {count} foreign processes ran on it, at most 0 may",
-                device.uuid
-            );
-            found.push(reason(Doubt::ForeignProcesses, message));
-        }
-    }
-    found
-}
-
-/// By violation time where the device counts it, else by throttle bits.
-fn throttled(device: &DeviceObservation, window: f64) -> Option<VerdictReason> {
-    let violations = [device.power_violation_seconds, device.thermal_violation_seconds];
-    let message = if violations.iter().any(Option::is_some) {
-        let seconds: f64 = violations.into_iter().flatten().sum();
-        (seconds > THROTTLED_SHARE_LIMIT * window).then(|| {
-            format!(
-                "GPU {}: throttled for {seconds:.3} s of {window:.3} s, above the limit of {} %",
-                device.uuid,
-                THROTTLED_SHARE_LIMIT * 100.0
-            )
-        })
-    } else {
-        let bits = device.throttle_reasons.as_ref().filter(|bits| !bits.is_empty());
-        bits.map(|bits| format!("GPU {}: throttled by {}, none is allowed", device.uuid, bits.join(", ")))
-    };
-    message.map(|message| reason(Doubt::Throttled, message))
-}
-
-/// GPUs, by node and UUID, that more than one process claims.
-fn duplicate_gpus(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
-    let claims: BTreeSet<(&str, &str, u32)> = reported
-        .iter()
-        .flat_map(|process| {
-            let node = process.window.node.as_str();
-            let observed = process
-                .window
-                .devices
-                .iter()
-                .map(move |device| (node, device.uuid.as_str()));
-            let read = process
-                .window
-                .energy
-                .iter()
-                .filter(|reading| reading.counter.domain == Domain::Gpu);
-            let read = read.map(|reading| (reading.counter.node.as_str(), reading.counter.id.as_str()));
-            observed.chain(read).map(|(node, uuid)| (node, uuid, process.index))
-        })
-        .collect();
-    let gpus: BTreeSet<(&str, &str)> = claims.iter().map(|(node, uuid, _)| (*node, *uuid)).collect();
-    gpus.into_iter()
-        .filter_map(|(node, uuid)| {
-            let owners: Vec<String> = claims
-                .iter()
-                .filter(|claim| (claim.0, claim.1) == (node, uuid))
-                .map(|claim| claim.2.to_string())
-                .collect();
-            (owners.len() > 1).then(|| {
-                let message = format!(
-                    "GPU {uuid} on node {node} is claimed by processes {}",
-                    owners.join(", ")
-                );
-                reason(Doubt::DuplicateGpu, message)
-            })
-        })
-        .collect()
-}
-
 fn process_doubts(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
     let mut found = Vec::new();
     let nodes: BTreeSet<&str> = reported.iter().map(|process| process.window.node.as_str()).collect();
@@ -246,117 +141,6 @@ fn process_doubts(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
         found.push(doubt);
     }
     found
-}
-
-fn energy_doubts(evidence: &Evidence<'_>) -> Vec<VerdictReason> {
-    let energy = evidence.energy;
-    let mut found = Vec::new();
-    for domain in &energy.domains {
-        found.extend(
-            domain
-                .missing
-                .iter()
-                .map(|words| reason(Doubt::EnergyMissing, words.clone())),
-        );
-        found.extend(
-            domain
-                .mixed
-                .iter()
-                .map(|words| reason(Doubt::MixedEnergyScope, words.clone())),
-        );
-    }
-    if energy.total.is_err_and(|why| why != Unavailable::SwitchedOff) && found.is_empty() {
-        found.push(reason(
-            Doubt::EnergyMissing,
-            "no domain of any process has an energy reading".to_owned(),
-        ));
-    }
-    if energy.sources().contains(&Source::Estimate) {
-        let estimated: f64 = energy
-            .available()
-            .filter(|domain| domain.sources.contains(&Source::Estimate))
-            .filter_map(|domain| domain.joules.ok())
-            .sum();
-        let total = energy.total.unwrap_or_default();
-        let message =
-            format!("domains with {estimated:.3} J of the total of {total:.3} J contain estimates, not readings");
-        found.push(reason(Doubt::EstimatedEnergy, message));
-    }
-    if let Some(adjusted) = evidence.metrics.adjusted_energy_j.filter(|adjusted| *adjusted < 0.0) {
-        let message = format!("energy above idle is {adjusted:.3} J, below 0: the baseline was not idle");
-        found.push(reason(Doubt::NegativeAdjustedEnergy, message));
-    }
-    found
-}
-
-/// Largest |counter − integral| / counter over the GPUs (METHODOLOGY §4); `gpu` gives the reason where none is read.
-pub(super) fn integral_disagreement(reported: &[Reported<'_>], gpu: Value) -> Value {
-    let largest = reported
-        .iter()
-        .flat_map(|process| &process.window.energy)
-        .filter_map(|reading| disagreement(reading))
-        .reduce(f64::max);
-    largest.ok_or(gpu.err().unwrap_or(Unavailable::NotSupported))
-}
-
-fn disagreement(reading: &lem_crds::runner::EnergyReading) -> Option<f64> {
-    if reading.source != Source::NvmlCounter {
-        return None;
-    }
-    let (counter, integral) = (reading.joules?, reading.integral_joules?);
-    (counter > 0.0).then(|| (counter - integral).abs() / counter)
-}
-
-fn counter_doubts(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
-    let mut found = Vec::new();
-    for process in reported {
-        for reading in &process.window.energy {
-            let id = &reading.counter.id;
-            if let Some(period) = reading.update_period_seconds
-                && reading.joules.is_some()
-                && reading.duration_seconds < MINIMUM_UPDATE_PERIODS * period
-            {
-                let message = format!(
-                    "process {}: window of {:.3} s is below {MINIMUM_UPDATE_PERIODS} update periods of {period:.4} s of counter {id}",
-                    process.index, reading.duration_seconds
-                );
-                found.push(reason(Doubt::WindowTooShort, message));
-            }
-            if let Some(share) = disagreement(reading).filter(|share| *share > INTEGRAL_LIMIT) {
-                let message = format!(
-                    "process {}: counter and power integral of {id} differ by {:.1} %, above {:.0} %",
-                    process.index,
-                    share * 100.0,
-                    INTEGRAL_LIMIT * 100.0
-                );
-                found.push(reason(Doubt::CounterIntegralDisagree, message));
-            }
-        }
-    }
-    found
-}
-
-/// Idle power with the model resident, before against after, over the counters that have both.
-fn drift(reported: &[Reported<'_>]) -> Option<VerdictReason> {
-    let before = idle_powers(reported, IdleState::ModelResident);
-    let after = idle_powers(reported, IdleState::ModelResidentAfter);
-    let both = before
-        .iter()
-        .filter_map(|(identity, power)| Some((power.ok()?, after.get(identity)?.ok()?)));
-    let (before, after) = both.fold((0.0, 0.0), |sums, powers| (sums.0 + powers.0, sums.1 + powers.1));
-    let drift = if before > 0.0 {
-        (after - before).abs() / before
-    } else {
-        0.0
-    };
-    (drift > DRIFT_LIMIT).then(|| {
-        let message = format!(
-            "idle power went from {before:.2} W to {after:.2} W, by {:.1} %, above {:.0} %",
-            drift * 100.0,
-            DRIFT_LIMIT * 100.0
-        );
-        reason(Doubt::BaselineDrifted, message)
-    })
 }
 
 /// Overlap and skew; without a barrier the nodes are measured independently and neither is expected.
