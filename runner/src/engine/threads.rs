@@ -3,6 +3,9 @@
 //! candle and its matrix products read `CANDLE_NUM_THREADS` and `RAYON_NUM_THREADS` when their pools start. The
 //! environment of a running process cannot be changed safely, so whoever starts the measuring process sets
 //! [`thread_environment`] on it (or the process starts itself again with it).
+//!
+//! This is not a refinement. Measured with candle 0.11.1 on two cores, SmolLM2-135M in `Q4_1`: 30 tokens/s with two
+//! threads, 15 with one, and 2.6 where both variables were unset.
 
 use std::num::NonZeroUsize;
 use std::path::Path;

@@ -49,6 +49,9 @@ impl CandleEngine {
             .resolve()
             .map_err(|source| EngineError::Source { source })?;
         let device = select_device(request.device)?;
+        if device.is_cpu() && std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+            tracing::warn!("CANDLE_NUM_THREADS is not set: candle's own choice can be many times slower");
+        }
         let loaded = match resolved {
             ResolvedModel::Gguf(path) => gguf::load_gguf(&path, &device, request.dtype)?,
             ResolvedModel::Safetensors(files) => safetensors::load_safetensors(&files, &device, request.dtype)?,
