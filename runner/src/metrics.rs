@@ -1,4 +1,4 @@
-//! Live raw counters in the OpenMetrics format. Written once per request and phase, never per token; served from a thread
+//! Live raw counters in the `OpenMetrics` format. Written once per request and phase, never per token; served from a thread
 //! of its own, so that a scrape costs the measuring thread nothing but shared counters.
 
 use std::{
@@ -55,9 +55,23 @@ impl LiveMetrics {
         registry.register("output_tokens", "Tokens generated", self.output_tokens.clone());
         registry.register("requests_completed", "Requests completed", self.requests.clone());
         registry.register("windows_finished", "Measured windows finished", self.windows.clone());
-        registry.register_with_unit("energy", "Energy of finished windows, all domains", Unit::Joules, self.energy.clone());
-        registry.register_with_unit("measured", "Time in finished windows", Unit::Seconds, self.measured.clone());
-        registry.register("measuring", "1 while a window is being measured", self.measuring.clone());
+        registry.register_with_unit(
+            "energy",
+            "Energy of finished windows, all domains",
+            Unit::Joules,
+            self.energy.clone(),
+        );
+        registry.register_with_unit(
+            "measured",
+            "Time in finished windows",
+            Unit::Seconds,
+            self.measured.clone(),
+        );
+        registry.register(
+            "measuring",
+            "1 while a window is being measured",
+            self.measuring.clone(),
+        );
         registry
     }
 
@@ -73,7 +87,11 @@ impl LiveMetrics {
         let answer = move || {
             for request in server.incoming_requests() {
                 let mut body = String::new();
-                let status = if request.url() == "/metrics" && encode(&mut body, &registry).is_ok() { 200 } else { 404 };
+                let status = if request.url() == "/metrics" && encode(&mut body, &registry).is_ok() {
+                    200
+                } else {
+                    404
+                };
                 let mut response = tiny_http::Response::from_string(body).with_status_code(status);
                 if let Ok(header) = tiny_http::Header::from_bytes(
                     "Content-Type",
@@ -85,7 +103,10 @@ impl LiveMetrics {
                 drop(request.respond(response));
             }
         };
-        thread::Builder::new().name("metrics".into()).spawn(answer).map_err(failed)?;
+        thread::Builder::new()
+            .name("metrics".into())
+            .spawn(answer)
+            .map_err(failed)?;
         Ok(bound)
     }
 }
@@ -103,7 +124,9 @@ mod tests {
         metrics.energy.inc_by(1.5);
         let address = metrics.serve("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut stream = std::net::TcpStream::connect(address).unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert!(text.contains("lem_runner_output_tokens_total 42"), "{text}");

@@ -88,10 +88,17 @@ pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duratio
         metrics,
         idle_bound,
         started: Instant::now(),
-        status: RunnerStatus { schema_version: SCHEMA_VERSION, ..RunnerStatus::default() },
+        status: RunnerStatus {
+            schema_version: SCHEMA_VERSION,
+            ..RunnerStatus::default()
+        },
     };
     let outcome = process.run();
-    process.status.phase = if outcome.is_ok() { RunnerPhase::Finished } else { RunnerPhase::Failed };
+    process.status.phase = if outcome.is_ok() {
+        RunnerPhase::Finished
+    } else {
+        RunnerPhase::Failed
+    };
     process.status.error = outcome.as_ref().err().map(|error| RunnerError {
         category: error.category().to_owned(),
         message: with_causes(error),
@@ -141,7 +148,11 @@ impl Process<'_> {
                 None => spec = self.next_spec()?,
             }
         }
-        self.baseline(loaded.meter.as_mut(), spec.load.baseline.duration, IdleState::ModelResidentAfter)
+        self.baseline(
+            loaded.meter.as_mut(),
+            spec.load.baseline.duration,
+            IdleState::ModelResidentAfter,
+        )
     }
 
     /// Cool-down, warm-up, barrier and window of one assignment; gives the newest state of the mailbox.
@@ -151,7 +162,11 @@ impl Process<'_> {
         mut spec: RunnerSpec,
         assignment: &Assignment,
     ) -> Result<RunnerSpec, ProtocolError> {
-        let Assignment { trial, window: plan, start_at: _ } = assignment;
+        let Assignment {
+            trial,
+            window: plan,
+            start_at: _,
+        } = assignment;
         self.status.trial = Some(trial.clone());
         self.enter(RunnerPhase::WarmingUp)?;
         let requests =
@@ -222,7 +237,10 @@ impl Process<'_> {
     }
 
     fn is_done(&self, assignment: &Assignment) -> bool {
-        self.status.windows.iter().any(|window| window.trial == assignment.trial)
+        self.status
+            .windows
+            .iter()
+            .any(|window| window.trial == assignment.trial)
     }
 
     fn enter(&mut self, phase: RunnerPhase) -> Result<(), ProtocolError> {
@@ -241,7 +259,9 @@ impl Process<'_> {
         self.metrics.requests.inc_by(record.requests_completed);
         self.metrics.windows.inc();
         self.metrics.measured.inc_by(record.duration_seconds);
-        self.metrics.energy.inc_by(record.energy.iter().filter_map(|reading| reading.joules).sum());
+        self.metrics
+            .energy
+            .inc_by(record.energy.iter().filter_map(|reading| reading.joules).sum());
     }
 }
 

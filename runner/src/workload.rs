@@ -1,7 +1,6 @@
 //! Prompts as tokens, and when they arrive. Pure but for the tokenizer; the same seed gives the same requests on every
 //! process and in every cycle.
 
-
 use lem_crds::experiment::{Arrival, Decoder, Prompts, Workload};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -94,9 +93,12 @@ impl Requests {
         let description = engine.description();
         let count = workload.requests as usize;
         let texts: Vec<Vec<u32>> = match &workload.prompts {
-            Prompts::Synthetic(synthetic) => {
-                synthetic_prompts(synthetic.seed, count, workload.max_input_tokens, description.vocabulary_size)
-            }
+            Prompts::Synthetic(synthetic) => synthetic_prompts(
+                synthetic.seed,
+                count,
+                workload.max_input_tokens,
+                description.vocabulary_size,
+            ),
             Prompts::Inline(texts) => encode(texts, workload.max_input_tokens, engine)?,
             Prompts::JsonLines(_) => return Err(WorkloadError::Unresolved("jsonLines")),
             Prompts::ConfigMapRef(_) => return Err(WorkloadError::Unresolved("configMapRef")),
@@ -114,10 +116,12 @@ impl Requests {
         }
         let prompts = (0..count).map(|index| texts[index % texts.len()].clone()).collect();
         let schedule = match &workload.arrival {
-            Arrival::ClosedLoop(closed) => Schedule::ClosedLoop { concurrency: closed.concurrency as usize },
-            Arrival::Poisson(poisson) => {
-                Schedule::Open { arrivals: arrivals(poisson.requests_per_second.get(), decoder.seed, count)? }
-            }
+            Arrival::ClosedLoop(closed) => Schedule::ClosedLoop {
+                concurrency: closed.concurrency as usize,
+            },
+            Arrival::Poisson(poisson) => Schedule::Open {
+                arrivals: arrivals(poisson.requests_per_second.get(), decoder.seed, count)?,
+            },
         };
         Ok(Self {
             prompts,
@@ -133,7 +137,11 @@ impl Requests {
     #[must_use]
     pub fn warmup_request(&self, iteration: usize) -> Self {
         let prompt = self.prompts[iteration % self.prompts.len()].clone();
-        Self { prompts: vec![prompt], schedule: Schedule::ClosedLoop { concurrency: 1 }, ..self.clone() }
+        Self {
+            prompts: vec![prompt],
+            schedule: Schedule::ClosedLoop { concurrency: 1 },
+            ..self.clone()
+        }
     }
 }
 
@@ -164,7 +172,9 @@ fn encode(texts: &[String], longest: u32, engine: &dyn Engine) -> Result<Vec<Vec
     let tokenizer = engine.tokenizer().ok_or(WorkloadError::NoTokenizer)?;
     let mut prompts = Vec::with_capacity(texts.len());
     for (index, text) in texts.iter().enumerate() {
-        let mut tokens = tokenizer.encode(text).map_err(|source| WorkloadError::Tokenise { index, source })?;
+        let mut tokens = tokenizer
+            .encode(text)
+            .map_err(|source| WorkloadError::Tokenise { index, source })?;
         tokens.truncate(longest as usize);
         if tokens.is_empty() {
             return Err(WorkloadError::EmptyPrompt { index });
@@ -187,7 +197,6 @@ fn arrivals(rate: f64, seed: u32, count: usize) -> Result<Vec<f64>, WorkloadErro
         .collect())
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,8 +206,16 @@ mod tests {
         let prompts = synthetic_prompts(7, 5, 33, 49152);
         assert_eq!(prompts, synthetic_prompts(7, 5, 33, 49152));
         assert_ne!(prompts, synthetic_prompts(8, 5, 33, 49152));
-        assert!(prompts.iter().all(|prompt| prompt.len() == 33 && prompt.iter().all(|token| *token < 49152)));
-        assert_eq!(prompts[..3], synthetic_prompts(7, 3, 33, 49152)[..], "more requests changed the first prompts");
+        assert!(
+            prompts
+                .iter()
+                .all(|prompt| prompt.len() == 33 && prompt.iter().all(|token| *token < 49152))
+        );
+        assert_eq!(
+            prompts[..3],
+            synthetic_prompts(7, 3, 33, 49152)[..],
+            "more requests changed the first prompts"
+        );
     }
 
     #[test]

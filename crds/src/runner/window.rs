@@ -144,9 +144,9 @@ pub struct StaticBatchRecord {
     pub steps: u64,
     /// Rows summed over the steps.
     pub rows: u64,
-    /// Σ B·max_len over the batches.
+    /// `Σ B·max_len` over the batches.
     pub padded_tokens: u64,
-    /// Σ len over the batches.
+    /// `Σ len` over the batches.
     pub real_tokens: u64,
 }
 

@@ -11,7 +11,7 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, violations: &mut 
         violations.push(Violation {
             path: path.to_owned(),
             message,
-        })
+        });
     };
     if value.is_null() && schema["nullable"] == true {
         return;

@@ -113,17 +113,16 @@ fn row(name: &str, left: (&PointResult, &Summary), right: (&PointResult, &Summar
         ),
         Err(refusal) => (None, Conclusion::Refused(refusal.to_string())),
     };
-    let label = match left.0.values.is_empty() {
-        true => name.to_owned(),
-        false => {
-            let values: Vec<String> = left
-                .0
-                .values
-                .iter()
-                .map(|(key, value)| format!("{key}={value}"))
-                .collect();
-            format!("{name} · {}", values.join(", "))
-        }
+    let label = if left.0.values.is_empty() {
+        name.to_owned()
+    } else {
+        let values: Vec<String> = left
+            .0
+            .values
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        format!("{name} · {}", values.join(", "))
     };
     ComparisonRow {
         metric: label,

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context;
-use lem_crds::EfficiencyExperiment;
+use lem_crds::{EfficiencyExperiment, plan::Point};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{End, Output, color, print, report::render, report::write_all, width};
@@ -120,8 +120,8 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
     let order = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
     let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
     let forecast = forecast::forecast(spec, &points, cohorts.len());
-    let mut text = format!(
-        "{}: {} points × {} cycles = {} trials, {} windows in {} processes, {} loads\n",
+    let mut lines = vec![format!(
+        "{}: {} points × {} cycles = {} trials, {} windows in {} processes, {} loads",
         experiment.metadata.name.as_deref().unwrap_or_default(),
         forecast.points,
         spec.protocol.cycles,
@@ -129,36 +129,35 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
         forecast.windows,
         spec.processes.count,
         forecast.loads
-    );
-    for point in &points {
-        text += &format!(
-            "  {:>3}  {}  plan {}\n",
+    )];
+    let point = |point: &Point| {
+        format!(
+            "  {:>3}  {}  plan {:.12}",
             point.index,
             point.label(),
-            &point.plan_sha256[..12]
-        );
-    }
-    text += &format!(
-        "each process: {} measured tokens, at least {} requests with warm-up; baselines and cool-downs {:.1} min\n",
+            point.plan_sha256
+        )
+    };
+    lines.extend(points.iter().map(point));
+    lines.push(format!(
+        "each process: {} measured tokens, at least {} requests with warm-up; baselines and cool-downs {:.1} min",
         forecast.tokens_per_process,
         forecast.requests_per_process,
         forecast.fixed_seconds / 60.0
-    );
-    text += &match model_bytes(spec) {
+    ));
+    lines.push(match model_bytes(spec) {
         Some(bytes) => {
-            let tokens = forecast.decoded_tokens_per_process as f64;
-            let minutes = (forecast.fixed_seconds + tokens * bytes as f64 / ASSUMED_BYTES_PER_SECOND) / 60.0;
-            format!(
-                "about {minutes:.0} min on a CPU that reads weights at 10 GB/s; the machine may differ several-fold\n"
-            )
+            let decode = forecast.decoded_tokens_per_process as f64 * bytes as f64 / ASSUMED_BYTES_PER_SECOND;
+            let minutes = (forecast.fixed_seconds + decode) / 60.0;
+            format!("about {minutes:.0} min if weights are read at 4 GB/s a process; machines differ several-fold")
         }
-        None => "the time in windows depends on the model's size, which is not known before it is loaded\n".to_owned(),
-    };
-    Ok(text)
+        None => "the time in windows depends on the model's size, which is not known before it is loaded".to_owned(),
+    });
+    Ok(lines.join("\n") + "\n")
 }
 
 /// Weight bytes per second that a CPU engine streams in decode, for the forecast only.
-const ASSUMED_BYTES_PER_SECOND: f64 = 10e9;
+const ASSUMED_BYTES_PER_SECOND: f64 = 4e9;
 
 fn model_bytes(spec: &lem_crds::EfficiencyExperimentSpec) -> Option<u64> {
     let lem_crds::experiment::ModelSource::Directory(directory) = &spec.model.source else {

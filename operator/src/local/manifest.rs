@@ -151,7 +151,7 @@ pub fn localise(mut experiment: EfficiencyExperiment, file: &Path) -> Result<Eff
         violations.push(Violation {
             path: path.to_owned(),
             message,
-        })
+        });
     };
     let spec = &mut experiment.spec;
     match &mut spec.model.source {

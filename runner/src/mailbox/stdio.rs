@@ -29,14 +29,20 @@ impl StandardStreams {
                 let parsed = line.map_err(MailboxError::Read).and_then(|line| {
                     serde_json::from_str(&line)
                         .map(Box::new)
-                        .map_err(|source| MailboxError::Malformed { line: index + 1, source })
+                        .map_err(|source| MailboxError::Malformed {
+                            line: index + 1,
+                            source,
+                        })
                 });
                 if sender.send(parsed).is_err() {
                     return;
                 }
             }
         };
-        thread::Builder::new().name("mailbox".into()).spawn(read).map_err(MailboxError::Read)?;
+        thread::Builder::new()
+            .name("mailbox".into())
+            .spawn(read)
+            .map_err(MailboxError::Read)?;
         Ok(Self { incoming })
     }
 }
@@ -58,6 +64,9 @@ impl Mailbox for StandardStreams {
         let mut line = serde_json::to_vec(status).map_err(|error| MailboxError::Write(error.into()))?;
         line.push(b'\n');
         let mut output = io::stdout().lock();
-        output.write_all(&line).and_then(|()| output.flush()).map_err(MailboxError::Write)
+        output
+            .write_all(&line)
+            .and_then(|()| output.flush())
+            .map_err(MailboxError::Write)
     }
 }

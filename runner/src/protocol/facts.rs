@@ -24,7 +24,11 @@ pub(super) struct Facts {
 }
 
 pub(super) fn report(report: MeterReport) -> Facts {
-    let MeterReport { readings, devices, absent } = report;
+    let MeterReport {
+        readings,
+        devices,
+        absent,
+    } = report;
     Facts {
         energy: readings.into_iter().map(reading).collect(),
         absent: absent
@@ -40,7 +44,10 @@ pub(super) fn report(report: MeterReport) -> Facts {
 }
 
 pub(super) fn reading(reading: energy::EnergyReading) -> EnergyReading {
-    let cumulative = |raw: energy::RawCounter| CounterReading { at: timestamp(raw.at.wall_seconds), joules: raw.joules };
+    let cumulative = |raw: energy::RawCounter| CounterReading {
+        at: timestamp(raw.at.wall_seconds),
+        joules: raw.joules,
+    };
     EnergyReading {
         counter: CounterIdentity {
             domain: domain(reading.counter.domain),
@@ -54,7 +61,11 @@ pub(super) fn reading(reading: energy::EnergyReading) -> EnergyReading {
             EnergySource::Estimate => Source::Estimate,
         },
         joules: reading.joules,
-        message: reading.unavailable.as_ref().map(|why| why.message.clone()).unwrap_or_default(),
+        message: reading
+            .unavailable
+            .as_ref()
+            .map(|why| why.message.clone())
+            .unwrap_or_default(),
         unavailable: reading.unavailable.map(|why| unavailable(why.reason)),
         uncertainty_joules: reading.uncertainty_joules.unwrap_or_default(),
         duration_seconds: reading.duration_seconds,
@@ -68,13 +79,19 @@ pub(super) fn reading(reading: energy::EnergyReading) -> EnergyReading {
             .power
             .into_iter()
             .take(60)
-            .map(|sample| PowerSample { offset_seconds: sample.offset_seconds, watts: sample.watts })
+            .map(|sample| PowerSample {
+                offset_seconds: sample.offset_seconds,
+                watts: sample.watts,
+            })
             .collect(),
     }
 }
 
 fn device(device: energy::DeviceObservation) -> DeviceObservation {
-    let mean = |samples: energy::SampleSum| MeanOfSamples { sum: samples.sum, count: samples.count };
+    let mean = |samples: energy::SampleSum| MeanOfSamples {
+        sum: samples.sum,
+        count: samples.count,
+    };
     let seconds = |nanoseconds: u64| nanoseconds as f64 * 1e-9;
     DeviceObservation {
         uuid: device.uuid,
@@ -93,7 +110,11 @@ fn device(device: energy::DeviceObservation) -> DeviceObservation {
         mig_enabled: device.mig_enabled,
         foreign_processes: device.foreign_process_count,
         // The meters explain in words; the contract keeps the bounded reason.
-        not_available: device.not_available.into_keys().map(|field| (field, Unavailable::NotSupported)).collect(),
+        not_available: device
+            .not_available
+            .into_keys()
+            .map(|field| (field, Unavailable::NotSupported))
+            .collect(),
     }
 }
 
@@ -109,7 +130,11 @@ const SLOWING_REASONS: [(u64, &str); 6] = [
 ];
 
 fn slowing_reasons(bits: u64) -> Vec<String> {
-    SLOWING_REASONS.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| (*name).to_owned()).collect()
+    SLOWING_REASONS
+        .iter()
+        .filter(|(bit, _)| bits & bit != 0)
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
 }
 
 fn domain(domain: CounterDomain) -> Domain {
@@ -154,7 +179,12 @@ pub(super) fn add_devices(environment: &mut Environment, meter: &dyn Meter, devi
         .describe()
         .into_iter()
         .map(|counter| {
-            format!("{} {}: {}", domain(counter.counter.domain).name(), counter.counter.id, counter.detail)
+            format!(
+                "{} {}: {}",
+                domain(counter.counter.domain).name(),
+                counter.counter.id,
+                counter.detail
+            )
         })
         .collect();
     environment.driver = devices.iter().find_map(|device| device.driver.clone());
@@ -185,5 +215,8 @@ pub(super) fn timestamp(wall_seconds: f64) -> Timestamp {
 
 /// What the kernel says of its clock: `adjtimex(2)` as the `ntptime` tool shows it.
 pub(super) fn clock_quality() -> ClockQuality {
-    ClockQuality { synchronised: None, maximum_error_microseconds: None }
+    ClockQuality {
+        synchronised: None,
+        maximum_error_microseconds: None,
+    }
 }

@@ -44,7 +44,12 @@ impl Process<'_> {
         facts::add_devices(&mut environment, &meter, devices);
         self.status.environment = Some(environment);
         self.baseline(&mut meter, plan.baseline.duration, IdleState::ModelResident)?;
-        Ok(Loaded { engine, meter: Box::new(meter), node, previous_plan: None })
+        Ok(Loaded {
+            engine,
+            meter: Box::new(meter),
+            node,
+            previous_plan: None,
+        })
     }
 }
 
@@ -93,9 +98,16 @@ fn load_request(plan: &LoadPlan) -> Result<LoadRequest, ProtocolError> {
 }
 
 fn source(plan: &LoadPlan) -> Result<ModelSource, ProtocolError> {
-    let unsupported = |field, message: &str| Err(ProtocolError::Unsupported { field, message: message.to_owned() });
+    let unsupported = |field, message: &str| {
+        Err(ProtocolError::Unsupported {
+            field,
+            message: message.to_owned(),
+        })
+    };
     match &plan.model.source {
-        Source::Directory(directory) => Ok(ModelSource::Directory { path: PathBuf::from(&directory.path) }),
+        Source::Directory(directory) => Ok(ModelSource::Directory {
+            path: PathBuf::from(&directory.path),
+        }),
         Source::HuggingFace(hub) => Ok(ModelSource::HuggingFace(HubModel {
             repository: plan.model.name.clone(),
             revision: hub.revision.clone(),
@@ -110,11 +122,15 @@ fn source(plan: &LoadPlan) -> Result<ModelSource, ProtocolError> {
                 (None, Some(shape)) => SyntheticShape::Explicit(Box::new(architecture(shape))),
                 (None, None) => return unsupported("spec.model.source.synthetic", "give a preset or an architecture"),
             };
-            Ok(ModelSource::Synthetic { shape, seed: u64::from(synthetic.seed) })
+            Ok(ModelSource::Synthetic {
+                shape,
+                seed: u64::from(synthetic.seed),
+            })
         }
-        Source::PersistentVolumeClaim(_) => {
-            unsupported("spec.model.source.persistentVolumeClaim", "volumes exist on a cluster only")
-        }
+        Source::PersistentVolumeClaim(_) => unsupported(
+            "spec.model.source.persistentVolumeClaim",
+            "volumes exist on a cluster only",
+        ),
         Source::Image(_) => unsupported("spec.model.source.image", "image volumes exist on a cluster only"),
     }
 }
@@ -133,7 +149,9 @@ fn architecture(shape: &experiment::Architecture) -> Architecture {
         layers: shape.layers as usize,
         attention_heads: shape.attention_heads as usize,
         key_value_heads: shape.key_value_heads as usize,
-        head_dimension: shape.head_dimension.unwrap_or(shape.hidden_size / shape.attention_heads.max(1)) as usize,
+        head_dimension: shape
+            .head_dimension
+            .unwrap_or(shape.hidden_size / shape.attention_heads.max(1)) as usize,
         vocabulary_size: shape.vocabulary_size as usize,
         context_length: shape.context_length as usize,
         rope_theta: 10_000.0,

@@ -43,7 +43,11 @@ struct Progress {
 /// Runs all requests to their end.
 pub(super) fn execute(requests: &Requests, engine: &mut dyn Engine) -> Result<Observed, EngineError> {
     let count = requests.prompts.len();
-    let gaps = if requests.streaming { count * requests.max_output_tokens as usize } else { 0 };
+    let gaps = if requests.streaming {
+        count * requests.max_output_tokens as usize
+    } else {
+        0
+    };
     let mut observed = Observed {
         end_to_end: Vec::with_capacity(count),
         time_to_first_token: Vec::with_capacity(count),

@@ -47,5 +47,10 @@ pub(super) fn cool_down(cooldown: &Cooldown, meter: &mut dyn Meter) -> f64 {
 fn hottest_gpu(meter: &mut dyn Meter, interval: Duration) -> Option<u32> {
     meter.start().ok()?;
     thread::sleep(interval);
-    meter.stop().devices.iter().filter_map(|device| device.temperature_max_celsius).max()
+    meter
+        .stop()
+        .devices
+        .iter()
+        .filter_map(|device| device.temperature_max_celsius)
+        .max()
 }

@@ -50,7 +50,10 @@ pub(super) fn run(
 
 /// Sample standard deviation over mean of the last iteration times; none for fewer than the window holds.
 fn recent_variation(times: &[f64]) -> Option<f64> {
-    let recent = times.len().checked_sub(CONVERGENCE_WINDOW).map(|first| &times[first..])?;
+    let recent = times
+        .len()
+        .checked_sub(CONVERGENCE_WINDOW)
+        .map(|first| &times[first..])?;
     let count = recent.len() as f64;
     let mean = recent.iter().sum::<f64>() / count;
     let variance = recent.iter().map(|time| (time - mean).powi(2)).sum::<f64>() / (count - 1.0);

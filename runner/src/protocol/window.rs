@@ -17,7 +17,12 @@ pub(super) fn measure(
     start_at: Option<Timestamp>,
     warmup: WarmupRecord,
 ) -> Result<WindowRecord, ProtocolError> {
-    let Loaded { engine, meter, node, previous_plan: _ } = loaded;
+    let Loaded {
+        engine,
+        meter,
+        node,
+        previous_plan: _,
+    } = loaded;
     let before = engine.counts();
     engine.synchronize().map_err(ProtocolError::Engine)?;
     let started = meter.start().map_err(ProtocolError::Meter)?;
@@ -26,7 +31,9 @@ pub(super) fn measure(
     let ended = meter.mark_end();
     // From here on the window is over.
     let report = meter.stop();
-    let observed = observed.inspect_err(|_| engine.abort()).map_err(ProtocolError::Engine)?;
+    let observed = observed
+        .inspect_err(|_| engine.abort())
+        .map_err(ProtocolError::Engine)?;
 
     let after = engine.counts();
     let description = engine.description();
@@ -64,7 +71,10 @@ pub(super) fn measure(
         compute_precision: facts::compute_precision(description.compute_precision),
         weight_bytes: description.weight_bytes,
         static_batch: None,
-        kv_cache: Some(KvCacheRecord { peak_bytes: Some(after.kv_cache_bytes_peak), ..KvCacheRecord::default() }),
+        kv_cache: Some(KvCacheRecord {
+            peak_bytes: Some(after.kv_cache_bytes_peak),
+            ..KvCacheRecord::default()
+        }),
         energy: facts.energy,
         absent_domains: facts.absent,
         devices: facts.devices,

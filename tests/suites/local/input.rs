@@ -1,0 +1,115 @@
+//! Bad input: the message names what, where and what to do, and the exit code says whose mistake it was.
+
+use std::{fs, process::Command};
+
+use crate::lem::{Bench, TINY, binaries, stderr};
+
+fn complaint(manifest: &str, settings: &[&str]) -> (Option<i32>, String) {
+    let bench = Bench::new(manifest);
+    let output = bench.run(settings);
+    assert!(!stderr(&output).contains("panicked"), "{}", stderr(&output));
+    (output.status.code(), stderr(&output))
+}
+
+#[test]
+fn an_invalid_experiment_ends_with_code_2_and_names_its_field() {
+    for (settings, words) in [
+        (
+            &["workload.maxOuputTokens=3"][..],
+            "spec.workload.maxOuputTokens: unknown field; did you mean maxOutputTokens?",
+        ),
+        (&["workload.requests=0"], "spec.workload.requests: must be at least 1"),
+        (&["decoder.doSample=true"], "spec.decoder"),
+        (
+            &["model.source={image: {reference: x}}"],
+            "spec.model.source.image: image volumes exist on a cluster only",
+        ),
+        (
+            &["model.source={persistentVolumeClaim: {claimName: x}}"],
+            "spec.model.source.persistentVolumeClaim",
+        ),
+        (&["workload.requests"], "--set workload.requests"),
+        (
+            &["sweep=[{field: model.source.directory.path, values: [a]}]"],
+            "model.source.directory.path",
+        ),
+        (
+            &["processes.gpusPerProcess=1", "energy.gpu=Required"],
+            "spec.energy.gpu",
+        ),
+    ] {
+        let (code, text) = complaint(TINY, settings);
+        assert!(
+            code == Some(2) && text.contains(words),
+            "{settings:?} ended with {code:?}:\n{text}"
+        );
+    }
+    let (code, text) = complaint("spec: [", &[]);
+    assert!(
+        code == Some(2) && text.contains("not valid YAML") && text.contains("line"),
+        "{text}"
+    );
+    let (code, text) = complaint("", &[]);
+    assert!(code == Some(2) && text.contains("holds no experiment"), "{text}");
+}
+
+#[test]
+fn a_model_that_cannot_be_loaded_ends_with_code_1_and_says_why() {
+    let bench = Bench::new(TINY);
+    let damaged = bench.folder.path().join("damaged.gguf");
+    fs::write(&damaged, b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff").unwrap();
+    for (setting, words) in [
+        ("model.source={directory: {path: absent.gguf}}", "absent.gguf"),
+        ("model.source={directory: {path: damaged.gguf}}", "damaged.gguf"),
+        ("model.source.synthetic.preset=gpt-17", "smollm2-135m"),
+        ("workload.maxInputTokens=1000000", "context"),
+    ] {
+        let output = bench.run(&[setting]);
+        let text = stderr(&output);
+        assert!(
+            output.status.code() == Some(1) && text.contains(words),
+            "{setting}: {:?}\n{text}",
+            output.status
+        );
+        assert!(!text.contains("panicked") && text.lines().count() < 5, "{text}");
+    }
+}
+
+#[test]
+fn every_example_is_valid_and_its_plan_can_be_shown() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
+    let mut count = 0;
+    for entry in fs::read_dir(examples).unwrap().map(Result::unwrap) {
+        if entry.path().extension().is_none_or(|extension| extension != "yaml") {
+            continue;
+        }
+        count += 1;
+        for arguments in [&["validate"][..], &["run", "--dry-run"]] {
+            let output = Command::new(binaries().join("lem"))
+                .args(arguments)
+                .arg(entry.path())
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{}: {}",
+                entry.path().display(),
+                stderr(&output)
+            );
+        }
+    }
+    assert!(count >= 4, "examples/ has one file per use");
+}
+
+#[test]
+fn a_table_piped_into_a_reader_that_stops_is_no_error() {
+    let output = Command::new("sh")
+        .args(["-c", &format!("{} crd | head -n 1", binaries().join("lem").display())])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success() && stderr(&output).is_empty(),
+        "{}",
+        stderr(&output)
+    );
+}

@@ -1,0 +1,146 @@
+//! Whole runs that succeed.
+
+use lem_crds::{metrics::DEFINITIONS, status::ExperimentPhase};
+use lem_fake_nvml::{Board, Machine, Waveform};
+
+use crate::lem::{Bench, TINY, stderr};
+
+#[test]
+fn two_processes_a_sweep_and_two_cycles_end_in_every_result_and_every_report() {
+    let bench = Bench::new(&format!(
+        "{TINY}  sweep: [{{field: workload.maxOutputTokens, values: [4, 8]}}]\n"
+    ));
+    let output = bench.run(&[]);
+    assert_eq!(
+        output.status.code(),
+        Some(3),
+        "estimated energy is Suspect: {}",
+        stderr(&output)
+    );
+    let status = bench.status();
+    assert_eq!((status.phase, status.points.len()), (ExperimentPhase::Complete, 2));
+    for point in &status.points {
+        assert_eq!(point.cycles, 2);
+        assert_eq!(point.energy_sources, ["estimate"]);
+        for (definition, value) in point.metrics.iter() {
+            assert_ne!(
+                value.is_some(),
+                point.not_available.contains_key(definition.key),
+                "{} has neither a value nor a reason, or both",
+                definition.name
+            );
+        }
+    }
+    assert_eq!(
+        bench.windows(),
+        8,
+        "one load for both points: 2 points × 2 cycles × 2 processes"
+    );
+    assert_eq!(bench.records().len(), 2, "a swept workload field made a second load");
+    for name in [
+        "report.html",
+        "report.md",
+        "report.json",
+        "trials.csv",
+        "plan.json",
+        "experiment.json",
+    ] {
+        assert!(bench.results().join(name).is_file(), "{name} is missing");
+    }
+    let csv = std::fs::read_to_string(bench.results().join("trials.csv")).unwrap();
+    assert!(
+        DEFINITIONS
+            .iter()
+            .all(|definition| csv.lines().next().unwrap().contains(definition.name))
+    );
+}
+
+#[test]
+fn the_same_command_again_measures_nothing_and_says_the_same() {
+    let bench = Bench::new(TINY);
+    let first = bench.run(&[]);
+    let records = bench.records();
+    let second = bench.run(&[]);
+    assert_eq!(first.stdout, second.stdout);
+    assert_eq!(bench.records(), records);
+}
+
+#[test]
+fn more_cycles_keep_the_finished_ones() {
+    let bench = Bench::new(TINY);
+    bench.run(&[]);
+    let output = bench.run(&["protocol.cycles=3"]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    assert_eq!(bench.windows(), 6, "finished cycles were measured again");
+}
+
+#[test]
+fn poisson_arrivals_are_served_and_their_latency_counts_from_the_arrival() {
+    let bench = Bench::new(TINY);
+    let output = bench.run(&[
+        "workload.arrival={poisson: {requestsPerSecond: \"50\"}}",
+        "workload.requests=20",
+    ]);
+    assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
+    let (_, record) = &bench.records()[0];
+    assert!(
+        record.windows[0].duration_seconds > 0.2,
+        "20 arrivals at 50 a second take about 0.4 s"
+    );
+}
+
+#[test]
+fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
+    let bench = Bench::new(TINY);
+    let watts = [300.0, 200.0];
+    let machine = Machine {
+        boards: watts
+            .iter()
+            .enumerate()
+            .map(|(index, watts)| { Board::new(
+                    &format!("GPU-{index:08}-0000-0000-0000-000000000000"),
+                    20.0,
+                    Waveform::Constant { watts: *watts },
+                )
+            })
+            .collect(),
+        ..Machine::default()
+    };
+    let file = bench.folder.path().join("nvml.json");
+    std::fs::write(&file, serde_json::to_vec(&machine).unwrap()).unwrap();
+    let output = bench
+        .command(&[
+            "processes.gpusPerProcess=1",
+            "energy={gpu: Required, cpu: \"Off\"}",
+            "workload.requests=400",
+        ])
+        .env("LEM_NVML_LIBRARY", lem_fake_nvml::environment::library().unwrap())
+        .env("LEM_FAKE_NVML", &file)
+        .output()
+        .unwrap();
+    let status = bench.status();
+    assert_eq!(status.phase, ExperimentPhase::Complete, "{}", stderr(&output));
+    let mut truth = 0.0;
+    let mut metered = 0.0;
+    for (_, record) in bench.records() {
+        for window in &record.windows {
+            assert_eq!(window.energy.len(), 1, "a process reads its own GPU only");
+            let board: usize = window.energy[0].counter.id[4..12].parse().unwrap();
+            truth += watts[board] * window.duration_seconds;
+            metered += window.energy[0].joules.unwrap();
+        }
+    }
+    let pooled = status.points[0].metrics.gpu_energy_j.as_ref().unwrap();
+    assert!(
+        (pooled.mean * f64::from(pooled.count) - metered).abs() < 1e-6 * metered,
+        "a counter was lost or doubled"
+    );
+    assert!(
+        (metered / truth - 1.0).abs() < 0.01,
+        "metered {metered} J, truth {truth} J"
+    );
+    println!(
+        "metered {metered:.3} J, truth {truth:.3} J, error {:+.3} %",
+        (metered / truth - 1.0) * 100.0
+    );
+}
