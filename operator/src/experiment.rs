@@ -43,3 +43,6 @@ pub use self::{
         THROTTLED_SHARE_LIMIT,
     },
 };
+
+#[cfg(test)]
+mod tests;

@@ -94,17 +94,17 @@ fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
     let bench = Bench::new(TINY);
     let watts = [300.0, 200.0];
     let machine = Machine {
-        boards: watts
+        devices: watts
             .iter()
             .enumerate()
-            .map(|(index, watts)| { Board::new(
+            .map(|(index, watts)| {
+                Board::new(
                     &format!("GPU-{index:08}-0000-0000-0000-000000000000"),
                     20.0,
                     Waveform::Constant { watts: *watts },
                 )
             })
             .collect(),
-        ..Machine::default()
     };
     let file = bench.folder.path().join("nvml.json");
     std::fs::write(&file, serde_json::to_vec(&machine).unwrap()).unwrap();

@@ -1,0 +1,8 @@
+//! Tests of the whole calculation: hand-computed examples, doubts at their limits, and properties.
+
+mod cycles;
+mod doubts;
+mod fixtures;
+mod golden;
+mod planning;
+mod properties;
