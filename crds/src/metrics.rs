@@ -178,6 +178,8 @@ pub enum Unavailable {
     NoCounter,
     /// Power of a shared or MIG-sliced device is known for the whole board only.
     SharedDevice,
+    /// The device lists processes of the host; this process sees only those of its own namespace.
+    ProcessNamespace,
     /// No baseline was taken.
     NoBaseline,
     /// The engine does not batch.

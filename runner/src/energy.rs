@@ -1,6 +1,6 @@
 //! Energy of one window: what each physical counter of this node saw between two edges.
 //!
-//! [`open`] selects the meters from a [`MeterConfig`]; all of them are one [`Meter`]. Pure arithmetic is in
+//! [`open()`] selects the meters from a [`MeterConfig`]; all of them are one [`Meter`]. Pure arithmetic is in
 //! [`integrate`] (power to energy) and [`tick`] and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
 
 pub mod clock;

@@ -27,7 +27,7 @@ pub fn capture(model: &str, revision: Option<&str>, engine: &dyn Engine) -> Envi
         engine: format!("{} {}", description.name, description.version),
         device: description.device.clone(),
         dtype: description.dtype.clone(),
-        threads: threads::available_threads(Path::new("/")) as u32,
+        threads: threads::engine_threads() as u32,
         model: ModelEnvironment {
             name: model.to_owned(),
             revision: revision.map(ToOwned::to_owned),

@@ -248,7 +248,7 @@ pub fn needs_another_cycle(planned_cycles: u32, rule: Option<&StopRule>, done: u
     rule.is_some_and(|rule| done < rule.maximum_cycles && !stop_rule_satisfied(rule, result))
 }
 
-/// The values of one metric over the usable cycles, for [`super::compare`].
+/// The values of one metric over the usable cycles, for [`super::compare()`].
 pub fn cycle_values(trials: &[TrialResult], metric: &str) -> Vec<f64> {
     usable_trials(trials)
         .into_iter()

@@ -197,6 +197,7 @@ impl Meter for EstimateMeter {
             update_period_seconds: None,
             integral_joules: None,
             integral_disagreement: None,
+            range_joules: None,
             power_is_averaged: false,
             power: thin(&track.power, window.start.monotonic_seconds, end.monotonic_seconds),
         };

@@ -121,6 +121,7 @@ impl RaplMeter {
             end,
             start_raw: ends.map(|(first, _)| first),
             end_raw: ends.map(|(_, last)| last),
+            range_joules: Some(zone.range_microjoules as f64 / 1e6),
             update_period_seconds: Some(UPDATE_PERIOD_SECONDS),
             integral_joules: None,
             integral_disagreement: None,

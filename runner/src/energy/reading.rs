@@ -67,6 +67,8 @@ pub enum UnavailableReason {
     NoPowercap,
     /// A partition of a board, whose energy is counted for the board only.
     SharedDevice,
+    /// The device lists processes of the host, and this process sees only those of its own namespace.
+    ProcessNamespace,
     /// Switched off by configuration.
     Off,
     /// A window was reported that had never been started.
@@ -138,6 +140,8 @@ pub struct EnergyReading {
     pub start_raw: Option<RawCounter>,
     /// Raw counter value read at the end edge.
     pub end_raw: Option<RawCounter>,
+    /// Where the cumulative counter starts again from zero, in J; `None` for a counter that never wraps.
+    pub range_joules: Option<f64>,
     /// Measured time between two updates of the counter, in s.
     pub update_period_seconds: Option<f64>,
     /// Cross-check: trapezoid of sampled power over the same window, in J.
@@ -212,7 +216,7 @@ pub struct DeviceObservation {
     /// Processes on the device that are not ours.
     pub foreign_process_count: Option<u32>,
     /// Field name → why it is missing.
-    pub not_available: BTreeMap<String, String>,
+    pub not_available: BTreeMap<String, Unavailable>,
 }
 
 /// Describes a counter before anything is measured.
@@ -305,6 +309,7 @@ mod tests {
             end: Mark::default(),
             start_raw: None,
             end_raw: None,
+            range_joules: None,
             update_period_seconds: None,
             integral_joules: None,
             integral_disagreement: None,

@@ -18,6 +18,16 @@ pub fn thread_environment(root: &Path) -> [(&'static str, String); 2] {
     [("RAYON_NUM_THREADS", threads.clone()), ("CANDLE_NUM_THREADS", threads)]
 }
 
+/// Threads that the engine's pools compute with in this process: what `RAYON_NUM_THREADS` says, else
+/// [`available_threads`].
+pub fn engine_threads() -> usize {
+    std::env::var("RAYON_NUM_THREADS")
+        .ok()
+        .and_then(|threads| threads.parse().ok())
+        .filter(|threads| *threads > 0)
+        .unwrap_or_else(|| available_threads(Path::new("/")))
+}
+
 /// Threads that can run at the same time: the affinity mask of the process, cut by the CPU quota of its control group
 /// (version 2 or 1, nested groups included), rounded up; at least 1.
 ///

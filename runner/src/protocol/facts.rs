@@ -71,7 +71,7 @@ pub(super) fn reading(reading: energy::EnergyReading) -> EnergyReading {
         duration_seconds: reading.duration_seconds,
         start: reading.start_raw.map(cumulative),
         end: reading.end_raw.map(cumulative),
-        range_joules: None,
+        range_joules: reading.range_joules,
         update_period_seconds: reading.update_period_seconds,
         integral_joules: reading.integral_joules,
         power_is_averaged: reading.power_is_averaged,
@@ -112,8 +112,8 @@ fn device(device: energy::DeviceObservation) -> DeviceObservation {
         // The meters explain in words; the contract keeps the bounded reason.
         not_available: device
             .not_available
-            .into_keys()
-            .map(|field| (field, Unavailable::NotSupported))
+            .into_iter()
+            .map(|(field, why)| (field, unavailable(why.reason)))
             .collect(),
     }
 }
@@ -156,6 +156,7 @@ fn unavailable(reason: UnavailableReason) -> Unavailable {
         | UnavailableReason::Malformed
         | UnavailableReason::NotStarted => Unavailable::CounterFailed,
         UnavailableReason::PermissionDenied => Unavailable::PermissionDenied,
+        UnavailableReason::ProcessNamespace => Unavailable::ProcessNamespace,
         UnavailableReason::NoPowercap => Unavailable::NoCounter,
         UnavailableReason::Off => Unavailable::SwitchedOff,
     }
@@ -213,10 +214,23 @@ pub(super) fn timestamp(wall_seconds: f64) -> Timestamp {
     Timestamp::from_microsecond((wall_seconds * 1e6).round() as i64).unwrap_or_default()
 }
 
-/// What the kernel says of its clock: `adjtimex(2)` as the `ntptime` tool shows it.
+/// What the kernel says of its clock, `adjtimex(2)`: a daemon (chrony, ntpd, systemd-timesyncd) clears the unsynchronised
+/// flag and keeps the bound of the error; the kernel widens the bound and sets the flag again once nothing corrects it.
 pub(super) fn clock_quality() -> ClockQuality {
+    // SAFETY: `timex` is a plain structure of integers, for which all zeros is a value: "change nothing, report all".
+    #[expect(
+        unsafe_code,
+        reason = "no safe wrapper of adjtimex reads the status without asking to set it"
+    )]
+    let (state, clock) = unsafe {
+        let mut clock = std::mem::zeroed::<libc::timex>();
+        (libc::adjtimex(&raw mut clock), clock)
+    };
+    if state < 0 {
+        return ClockQuality::default();
+    }
     ClockQuality {
-        synchronised: None,
-        maximum_error_microseconds: None,
+        synchronised: Some(state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0),
+        maximum_error_microseconds: u64::try_from(clock.maxerror).ok(),
     }
 }

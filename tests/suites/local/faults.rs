@@ -92,12 +92,12 @@ fn a_runner_that_never_answers_is_ended_at_its_deadline() {
 }
 
 #[test]
-fn a_runner_that_hangs_in_its_window_is_ended_and_the_others_windows_are_kept() {
+fn a_runner_that_hangs_is_ended_at_the_deadline_of_its_step_and_its_trial_repeated() {
     let bench = Bench::new(TINY);
     let settings = [
         "workload.requests=1500",
         "protocol.cycles=2",
-        "protocol.deadlines={window: 20s}",
+        "protocol.deadlines={ready: 10s, window: 20s}",
     ];
     let mut lem = bench
         .command(&settings)

@@ -9,9 +9,9 @@ use nvml_wrapper::{
 use rustix::process::{Pid, getpgid, getpgrp};
 
 use super::{
-    super::reading::{DeviceObservation, SampleSum},
+    super::reading::{DeviceObservation, SampleSum, Unavailable, UnavailableReason},
     OwnProcesses,
-    board::Board,
+    board::{Board, unavailable},
 };
 
 /// Collects one [`DeviceObservation`] over a window.
@@ -103,7 +103,13 @@ impl Observer {
         let compute = self.keep("processCount", board.device.running_compute_processes());
         let graphics = self.keep("graphicsProcesses", board.device.running_graphics_processes());
         let Some(compute) = compute else {
-            self.missing("foreignProcessCount", "the list of compute processes is not available");
+            self.missing(
+                "foreignProcessCount",
+                Unavailable::new(
+                    UnavailableReason::NotSupported,
+                    "the list of compute processes is not available",
+                ),
+            );
             return;
         };
         let running: BTreeSet<u32> = compute
@@ -122,7 +128,10 @@ impl Observer {
             }
             OwnProcesses::Hidden => self.missing(
                 "foreignProcessCount",
-                "ProcessNamespace: NVML lists host PIDs and this process has its own PID namespace",
+                Unavailable::new(
+                    UnavailableReason::ProcessNamespace,
+                    "NVML lists host PIDs and this process has its own PID namespace",
+                ),
             ),
         }
     }
@@ -137,14 +146,13 @@ impl Observer {
     }
 
     fn keep<T>(&mut self, field: &str, value: Result<T, NvmlError>) -> Option<T> {
-        value.map_err(|error| self.missing(field, &error.to_string())).ok()
+        value
+            .map_err(|error| self.missing(field, unavailable(field, &error)))
+            .ok()
     }
 
-    fn missing(&mut self, field: &str, reason: &str) {
-        self.observation
-            .not_available
-            .entry(field.to_owned())
-            .or_insert_with(|| reason.to_owned());
+    fn missing(&mut self, field: &str, why: Unavailable) {
+        self.observation.not_available.entry(field.to_owned()).or_insert(why);
     }
 }
 

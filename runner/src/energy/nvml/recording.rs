@@ -100,6 +100,7 @@ impl Recording {
             update_period_seconds: self.update_period(),
             integral_joules: integral.map(|integral| integral.joules),
             integral_disagreement: None,
+            range_joules: None,
             power_is_averaged: averaged,
             power: thin(&self.power, from, to),
         };
