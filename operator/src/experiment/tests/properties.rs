@@ -3,6 +3,7 @@
 use lem_crds::{
     metrics::{DEFINITIONS, Unavailable},
     runner::{Domain, Source},
+    samples::Samples,
 };
 use proptest::prelude::*;
 
@@ -54,7 +55,7 @@ fn damaged() -> impl Strategy<Value = Trial> {
                 (window.input_tokens, window.output_tokens) = (0, 0);
             }
             if on[9] {
-                window.end_to_end = lem_crds::samples::Samples::default();
+                window.end_to_end = Samples::default();
                 window.requests_completed = 0;
             }
             if on[10] {
@@ -77,7 +78,38 @@ fn damaged() -> impl Strategy<Value = Trial> {
     })
 }
 
+fn type_seven(mut samples: Vec<f64>, fraction: f64) -> f64 {
+    samples.sort_by(f64::total_cmp);
+    let position = fraction * (samples.len() - 1) as f64;
+    let (below, above) = (position.floor() as usize, position.ceil() as usize);
+    samples[below] + (position - position.floor()) * (samples[above] - samples[below])
+}
+
 proptest! {
+    #[test]
+    fn pooled_percentiles_are_those_of_the_concatenation_however_it_is_split(
+        samples in prop::collection::vec(0.001_f64..10.0, 4..60), cuts in prop::array::uniform3(0.0_f64..1.0),
+    ) {
+        let mut bounds: Vec<usize> = cuts.iter().map(|cut| (cut * samples.len() as f64) as usize).collect();
+        bounds.extend([0, samples.len()]);
+        bounds.sort_unstable();
+        let mut trial = trial(&[(0.0, 10.0); 4]);
+        for (process, part) in trial.processes.iter_mut().zip(bounds.windows(2)) {
+            let window = process.window.as_mut().unwrap();
+            window.end_to_end = Samples::pack(&samples[part[0]..part[1]]).unwrap();
+            window.requests_completed = (part[1] - part[0]) as u64;
+        }
+        let metrics = trial.evaluate().metrics;
+        for (found, fraction) in [
+            (metrics.e2e_latency_median_ms, 0.5), (metrics.e2e_latency_p95_ms, 0.95), (metrics.e2e_latency_p99_ms, 0.99),
+        ] {
+            // Packed samples keep whole microseconds.
+            let expected = type_seven(samples.clone(), fraction) * 1e3;
+            let found = found.unwrap();
+            prop_assert!((found - expected).abs() <= 2e-3, "{} instead of {} at {}", found, expected, fraction);
+        }
+    }
+
     #[test]
     fn a_field_is_null_exactly_where_it_has_a_reason(trial in damaged()) {
         let result = trial.evaluate();
