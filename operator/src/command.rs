@@ -18,7 +18,7 @@ use lem_crds::{
 
 /// Measures what a token costs: joules, watts, seconds and FLOPs of LLM inference, with uncertainty and doubts stated.
 #[derive(Debug, Parser)]
-#[command(name = "lem", version, about, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "lem", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,

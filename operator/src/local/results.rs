@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -97,11 +98,15 @@ impl Results {
     pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), ResultsError> {
         let path = self.folder.join(name);
         let parent = path.parent().unwrap_or(&self.folder).to_owned();
-        let written = tempfile::NamedTempFile::new_in(parent).and_then(|mut file| {
-            file.write_all(contents)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)
-        });
+        // A temporary file is its owner's alone; results are anyone's whom the umask lets in.
+        let written = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(parent)
+            .and_then(|mut file| {
+                file.write_all(contents)?;
+                file.as_file().sync_all()?;
+                file.persist(&path).map_err(|error| error.error)
+            });
         written
             .map(|_| ())
             .map_err(|source| ResultsError::Write { path, source })
