@@ -246,3 +246,23 @@ fn a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_kept_whole() {
     }
     assert_eq!(bench.windows(), 40, "a kept window was measured again");
 }
+
+#[test]
+fn a_second_lem_on_the_same_folder_is_refused_and_disturbs_nothing() {
+    let bench = Bench::new(TINY);
+    let mut first = bench
+        .command(&LONG)
+        .stderr(Stdio::null())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until(&mut first, "the first window", || bench.windows() >= 2);
+    let second = bench.run(&LONG);
+    let text = stderr(&second);
+    assert!(
+        second.status.code() == Some(1) && text.contains("another lem is measuring into results/tiny"),
+        "{text}"
+    );
+    assert_eq!(first.wait().unwrap().code(), Some(3));
+    assert_eq!(bench.status().progress.finished, 3);
+}
