@@ -1,6 +1,6 @@
 //! What goes wrong while a run is under way: nothing measured is lost, nothing waits for ever.
 
-use std::{fs, os::unix::fs::PermissionsExt, process::Command, process::Stdio};
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
 
 use lem_crds::{
     metrics::Unavailable,
@@ -9,7 +9,7 @@ use lem_crds::{
 };
 use lem_fake_nvml::{Board, Machine, Waveform};
 
-use crate::lem::{Bench, TINY, binaries, children, signal, stderr, wait_until};
+use crate::lem::{Bench, TINY, binaries, children, signal, stderr};
 
 /// Windows long enough to be interrupted in the middle.
 const LONG: [&str; 2] = ["workload.requests=1500", "protocol.cycles=3"];
@@ -17,13 +17,7 @@ const LONG: [&str; 2] = ["workload.requests=1500", "protocol.cycles=3"];
 #[test]
 fn a_killed_runner_costs_one_retry_and_no_result() {
     let bench = Bench::new(TINY);
-    let mut lem = bench
-        .command(&LONG)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until(&mut lem, "the first window", || bench.windows() >= 2);
+    let lem = bench.start(&mut bench.command(&LONG));
     signal(children(lem.id())[0], "-KILL");
     let output = lem.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
@@ -44,13 +38,7 @@ fn a_killed_runner_costs_one_retry_and_no_result() {
 #[test]
 fn ctrl_c_keeps_what_was_measured_and_the_same_command_goes_on() {
     let bench = Bench::new(TINY);
-    let mut lem = bench
-        .command(&LONG)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until(&mut lem, "the first window", || bench.windows() >= 2);
+    let lem = bench.start(&mut bench.command(&LONG));
     signal(i32::try_from(lem.id()).unwrap(), "-INT");
     let output = lem.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
@@ -104,13 +92,7 @@ fn a_runner_that_hangs_is_ended_at_the_deadline_of_its_step_and_its_trial_repeat
         "protocol.cycles=2",
         "protocol.deadlines={ready: 10s, window: 20s}",
     ];
-    let mut lem = bench
-        .command(&settings)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until(&mut lem, "the first window", || bench.windows() >= 2);
+    let lem = bench.start(&mut bench.command(&settings));
     signal(children(lem.id())[1], "-STOP");
     let output = lem.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
@@ -177,18 +159,8 @@ fn a_package_counter_that_vanishes_is_named_and_the_run_goes_on() {
     ] {
         fs::write(package.join(file), contents).unwrap();
     }
-    let mut lem = bench
-        .command(&[
-            "workload.requests=1500",
-            "protocol.cycles=3",
-            "energy={gpu: \"Off\", cpu: Rapl}",
-        ])
-        .env("LEM_POWERCAP_ROOT", &root)
-        .stderr(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until(&mut lem, "the first window", || bench.windows() >= 2);
+    let settings = [&LONG[..], &["energy={gpu: \"Off\", cpu: Rapl}"]].concat();
+    let lem = bench.start(bench.command(&settings).env("LEM_POWERCAP_ROOT", &root));
     fs::remove_dir_all(&package).unwrap();
     let output = lem.wait_with_output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
@@ -250,19 +222,13 @@ fn a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_kept_whole() {
 #[test]
 fn a_second_lem_on_the_same_folder_is_refused_and_disturbs_nothing() {
     let bench = Bench::new(TINY);
-    let mut first = bench
-        .command(&LONG)
-        .stderr(Stdio::null())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_until(&mut first, "the first window", || bench.windows() >= 2);
+    let first = bench.start(&mut bench.command(&LONG));
     let second = bench.run(&LONG);
     let text = stderr(&second);
     assert!(
         second.status.code() == Some(1) && text.contains("another lem is measuring into results/tiny"),
         "{text}"
     );
-    assert_eq!(first.wait().unwrap().code(), Some(3));
+    assert_eq!(first.wait_with_output().unwrap().status.code(), Some(3));
     assert_eq!(bench.status().progress.finished, 3);
 }
