@@ -13,7 +13,7 @@ use super::{End, Output, color, print, report::render, report::write_all, width}
 use crate::{
     experiment,
     local::{forecast, manifest, results::Results, run as local},
-    report,
+    report::{self, number::counted},
 };
 
 /// Options of `lem run`.
@@ -121,13 +121,13 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
     let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
     let forecast = forecast::forecast(spec, &points, cohorts.len());
     let mut lines = vec![format!(
-        "{}: {} points × {} cycles = {} trials, {} windows in {} processes, model loaded {}",
+        "{}: {} × {} = {}, {} in {}, model loaded {}",
         experiment.metadata.name.as_deref().unwrap_or_default(),
-        forecast.points,
-        spec.protocol.cycles,
-        forecast.trials,
-        forecast.windows,
-        spec.processes.count,
+        counted(forecast.points, "point", "points"),
+        counted(spec.protocol.cycles as usize, "cycle", "cycles"),
+        counted(forecast.trials, "trial", "trials"),
+        counted(forecast.windows, "window", "windows"),
+        counted(spec.processes.count as usize, "process", "processes"),
         if forecast.loads == 1 {
             "once".to_owned()
         } else {

@@ -56,7 +56,13 @@ pub(super) fn energy_doubts(evidence: &Evidence<'_>) -> Vec<VerdictReason> {
         );
         found.push(reason(Doubt::EstimatedEnergy, message));
     }
-    if let Some(adjusted) = evidence.metrics.adjusted_energy_j.filter(|adjusted| *adjusted < 0.0) {
+    // Idle power times duration rounds in the last digits: equal energies are no finding.
+    let rounding = 1e-9 * energy.total.unwrap_or_default().abs();
+    if let Some(adjusted) = evidence
+        .metrics
+        .adjusted_energy_j
+        .filter(|adjusted| *adjusted < -rounding)
+    {
         let message = format!("energy above idle is {adjusted:.3} J, below 0: the baseline was not idle");
         found.push(reason(Doubt::NegativeAdjustedEnergy, message));
     }
