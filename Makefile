@@ -65,7 +65,7 @@ unit:
 	cargo build --workspace
 	cargo test --workspace
 
-bench: $(MODEL) ## what measuring costs, speed and memory, on a quiet machine (about 6 minutes)
+bench: $(MODEL) ## what measuring costs, speed and memory, on a quiet machine (about 9 minutes)
 	cargo build --release --workspace
 	cargo bench -p lem-tests --bench measuring
 

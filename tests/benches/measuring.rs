@@ -98,12 +98,14 @@ impl Bench {
 
     fn run(&self, manifest: &Path, environment: &[(&str, &Path)]) -> Result<Run> {
         let out = tempfile::tempdir_in(self.folder.path())?;
+        let log = self.folder.path().join("lem.log");
         let mut child = Command::new(self.target.join("lem"))
             .args(["run", "--quiet", "--out"])
             .arg(out.path())
             .arg(manifest)
             .envs(environment.iter().copied())
             .stdout(Stdio::null())
+            .stderr(fs::File::create(&log)?)
             .spawn()
             .context("lem is not built: use `make bench`")?;
         let mut lem_peak_bytes = 0.0_f64;
@@ -115,7 +117,11 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(50));
         };
         if !matches!(code, Some(0 | 3)) {
-            bail!("lem ended with {code:?} on {}", manifest.display());
+            bail!(
+                "lem ended with {code:?} on {}: {}",
+                manifest.display(),
+                fs::read_to_string(&log)?
+            );
         }
         let folder = fs::read_dir(out.path())?.next().context("no result")??.path();
         let status = serde_json::from_slice(&fs::read(folder.join("status.json"))?)?;
