@@ -1,6 +1,10 @@
 //! From the `Runner`'s spec to the measuring thread. Silent while a window is measured.
 
-use std::{ops::ControlFlow, sync::mpsc::Sender};
+use std::{
+    ops::ControlFlow,
+    sync::mpsc::Sender,
+    time::{Duration, Instant},
+};
 
 use futures::{StreamExt, TryStreamExt};
 use kube::{
@@ -17,6 +21,9 @@ use super::{Received, link::REQUEST_BOUND, retry::Backoff};
 
 /// Seconds after which the API server ends a watch, so that a connection that died unnoticed costs no more.
 const WATCH_SECONDS: u32 = 290;
+
+/// A watch of that length was a good one.
+const LASTED: Duration = Duration::from_secs(5);
 
 /// What listening needs.
 pub(super) struct Listener {
@@ -49,13 +56,18 @@ pub(super) async fn listen(listener: Listener, first: Runner, mut silence: watch
         if silence.wait_for(|silent| !silent).await.is_err() {
             return "the measuring thread is gone".to_owned();
         }
+        let begin = Instant::now();
         let heard = tokio::select! {
             heard = conversation.hear() => heard,
             Ok(_) = silence.wait_for(|silent| *silent) => continue,
         };
         match heard {
             Ok(ControlFlow::Break(reason)) => return reason,
-            Ok(ControlFlow::Continue(())) => backoff = Backoff::new(&conversation.listener.name),
+            Ok(ControlFlow::Continue(())) if begin.elapsed() > LASTED => {
+                backoff = Backoff::new(&conversation.listener.name);
+            }
+            // It ended as soon as it began: not to be asked for in a hurry.
+            Ok(ControlFlow::Continue(())) => sleep(backoff.pause()).await,
             Err(error) => {
                 tracing::warn!(%error, "the Runner cannot be watched");
                 conversation.version = None;
