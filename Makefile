@@ -59,8 +59,8 @@ cluster-down: ## end that cluster and every one that was left behind
 	target/debug/lem-test-cluster down --all
 
 test-cluster: ## run the suites that need a cluster
-	cargo build -p lem-test-cluster -p lem-fake-nvml -p lem-runner -p lem-operator
-	cargo test -p lem-tests --test cluster -- --ignored
+	cargo build -p lem-test-cluster -p lem-runner
+	cargo test -p lem-test-cluster --test harness -- --ignored
 
 generate: ## write the generated files again
 	cargo run -q -p lem-crds --example generate

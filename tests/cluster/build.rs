@@ -19,7 +19,15 @@ fn main() {
     let plugin = Service::builder()
         .name("DevicePlugin")
         .package("v1beta1")
-        .method(method("get_device_plugin_options", "GetDevicePluginOptions", "Empty", "Options").build())
+        .method(
+            method(
+                "get_device_plugin_options",
+                "GetDevicePluginOptions",
+                "Empty",
+                "Options",
+            )
+            .build(),
+        )
         .method(
             method("list_and_watch", "ListAndWatch", "Empty", "DeviceList")
                 .server_streaming()

@@ -74,8 +74,8 @@ impl AuditLog {
         })
     }
 
-    /// Requests that have been answered so far, in the order of their answers. A watch is one when it ends, or with
-    /// `open_watches` when it begins.
+    /// Requests that have been answered so far, in the order of their answers. A watch is answered when it ends; see
+    /// [`AuditLog::watches`].
     pub fn requests(&self) -> Result<Vec<Request>, Error> {
         self.read(Stage::Complete)
     }
@@ -87,7 +87,8 @@ impl AuditLog {
 
     fn read(&self, wanted: Stage) -> Result<Vec<Request>, Error> {
         let mut file = File::open(&self.path).map_err(Error::file("open", &self.path))?;
-        file.seek(SeekFrom::Start(self.start)).map_err(Error::file("read", &self.path))?;
+        file.seek(SeekFrom::Start(self.start))
+            .map_err(Error::file("read", &self.path))?;
         let mut reader = BufReader::new(file);
         let mut requests = Vec::new();
         let mut line = String::new();
@@ -106,7 +107,7 @@ impl AuditLog {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 enum Stage {
     #[serde(rename = "ResponseComplete")]
     Complete,

@@ -80,12 +80,18 @@ impl Binaries {
 
     /// `PATH` with the programs first.
     pub(crate) fn search_path(&self) -> String {
-        format!("{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", self.folder.display())
+        format!(
+            "{}:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            self.folder.display()
+        )
     }
 
     fn build(&self, pins: &Pins, cache: &Path) -> Result<(), Error> {
         let go = Go::find(&pins.go, cache)?;
-        progress(&format!("building the programs of the test cluster into {}: about 8 minutes on 2 cores, once", self.folder.display()));
+        progress(&format!(
+            "building the programs of the test cluster into {}: about 8 minutes on 2 cores, once",
+            self.folder.display()
+        ));
         for module in &pins.modules {
             let programs: Vec<_> = module.programs().collect();
             if programs.iter().all(|program| self.path(program).exists()) {
@@ -109,10 +115,9 @@ impl Binaries {
         // Programs appear under their names only when they are whole.
         let unfinished = self.folder.join("unfinished");
         fs::create_dir_all(&unfinished).map_err(Error::file("create", &unfinished))?;
-        let mut flags = "-s -w".to_owned();
-        for (variable, value) in &module.variables {
-            flags.push_str(&format!(" -X {variable}={value}"));
-        }
+        let variables = module.variables.iter();
+        let variables: Vec<String> = variables.map(|(name, value)| format!(" -X {name}={value}")).collect();
+        let flags = format!("-s -w{}", variables.concat());
         let output = match &module.output {
             Some(name) => unfinished.join(name),
             None => unfinished.join(""),

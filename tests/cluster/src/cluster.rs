@@ -1,6 +1,7 @@
 //! A cluster as a test sees it.
 
 mod boot;
+mod identity;
 mod parts;
 mod probe;
 
@@ -126,7 +127,10 @@ impl Cluster {
     /// A program in the control plane's network, from where pods can be reached by their addresses.
     pub fn inside(&self, program: impl AsRef<OsStr>) -> Result<Command, Error> {
         let own = self.own("the control plane's network")?;
-        Ok(command::in_network(own.folder.control_plane_namespace().path(), program))
+        Ok(command::in_network(
+            own.folder.control_plane_namespace().path(),
+            program,
+        ))
     }
 
     /// Hands an image archive to all nodes.
@@ -149,7 +153,7 @@ impl Cluster {
     /// logs, events, the audit log and the logs of the cluster's programs.
     pub fn collect_failures(&self, output: &Path) -> Result<(), Error> {
         let own = self.own.as_ref();
-        failures::collect(self.kubectl(), own.map(|own| &own.folder), output)
+        failures::collect(&self.kubectl(), own.map(|own| &own.folder), output)
     }
 
     /// For a test that shares the cluster with others: if it panics, the state is collected in
@@ -160,7 +164,10 @@ impl Cluster {
 
     /// Lets the cluster outlive this process; `lem-test-cluster down` ends it.
     pub fn detach(mut self) -> Result<(), Error> {
-        let own = self.own.as_mut().ok_or_else(|| Error::NotOurs("this cluster".to_owned()))?;
+        let own = self
+            .own
+            .as_mut()
+            .ok_or_else(|| Error::NotOurs("this cluster".to_owned()))?;
         let path = own.folder.detached();
         std::fs::write(&path, "").map_err(Error::file("write", &path))?;
         if let Some(mut guard) = own.guard.take() {
@@ -213,20 +220,16 @@ impl Own {
             let threads: Vec<_> = self.nodes().map(|node| scope.spawn(move || action(node))).collect();
             threads
                 .into_iter()
-                .map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
-                .collect()
+                .try_for_each(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
         })
     }
 }
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        if !std::thread::panicking() {
-            return;
-        }
+        // The harness names a test's thread like the test.
         let thread = std::thread::current();
-        let name = thread.name().unwrap_or("unnamed");
-        FailureGuard::new(self, name).collect();
+        drop(self.on_failure(thread.name().unwrap_or("unnamed")));
     }
 }
 
@@ -236,7 +239,11 @@ impl Drop for Own {
             return;
         }
         if let Err(error) = teardown::remove(&self.folder) {
-            progress(&format!("failed to end the cluster {}: {}", self.folder.name(), with_causes(&error)));
+            progress(&format!(
+                "failed to end the cluster {}: {}",
+                self.folder.name(),
+                with_causes(&error)
+            ));
         }
         self.parts.reap(|_| true);
         if let Some(mut guard) = self.guard.take() {

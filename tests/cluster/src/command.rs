@@ -49,7 +49,10 @@ pub(crate) fn run_with_input(command: &mut Command, input: &str) -> Result<Strin
 /// A command that runs in the network namespace of this file.
 pub(crate) fn in_network(namespace: &Path, program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = Command::new("nsenter");
-    command.arg(format!("--net={}", namespace.display())).arg("--").arg(program);
+    command
+        .arg(format!("--net={}", namespace.display()))
+        .arg("--")
+        .arg(program);
     command
 }
 

@@ -166,7 +166,10 @@ pub(crate) fn api_server(folder: &Folder, binaries: &Binaries) -> Command {
 pub(crate) fn controller_manager(folder: &Folder, binaries: &Binaries, grace_period: Duration) -> Command {
     let keys = folder.keys();
     let key = |name: &str| keys.join(name).display().to_string();
-    let mut command = in_network(folder.control_plane_namespace().path(), binaries.path("kube-controller-manager"));
+    let mut command = in_network(
+        folder.control_plane_namespace().path(),
+        binaries.path("kube-controller-manager"),
+    );
     let kubeconfig = key("controller-manager.kubeconfig");
     let settings = [
         ("kubeconfig", kubeconfig.clone()),

@@ -135,7 +135,9 @@ impl Error {
     }
 
     /// For `map_err` on serialisation.
-    pub(crate) fn data<E: std::error::Error + Send + Sync + 'static>(what: impl Into<String>) -> impl FnOnce(E) -> Self {
+    pub(crate) fn data<E: std::error::Error + Send + Sync + 'static>(
+        what: impl Into<String>,
+    ) -> impl FnOnce(E) -> Self {
         let what = what.into();
         move |source| Self::Data {
             what,

@@ -30,20 +30,20 @@ impl<'a> FailureGuard<'a> {
             test: test.replace("::", "-").replace('/', "-"),
         }
     }
-
-    pub(crate) fn collect(&self) {
-        let output = folder(&self.test);
-        match self.cluster.collect_failures(&output) {
-            Ok(()) => progress(&format!("the state of the cluster is in {}", output.display())),
-            Err(error) => progress(&format!("failed to collect the state of the cluster: {}", with_causes(&error))),
-        }
-    }
 }
 
 impl Drop for FailureGuard<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            self.collect();
+        if !std::thread::panicking() {
+            return;
+        }
+        let output = folder(&self.test);
+        match self.cluster.collect_failures(&output) {
+            Ok(()) => progress(&format!("the state of the cluster is in {}", output.display())),
+            Err(error) => progress(&format!(
+                "failed to collect the state of the cluster: {}",
+                with_causes(&error)
+            )),
         }
     }
 }
@@ -62,15 +62,12 @@ pub(crate) fn kubectl(kubeconfig: &Path, binaries: Option<&Binaries>) -> Command
     let program = binaries.map_or_else(|| PathBuf::from("kubectl"), |binaries| binaries.path("kubectl"));
     let mut command = Command::new(program);
     // A server that is away ends each question soon.
-    command
-        .arg("--kubeconfig")
-        .arg(kubeconfig)
-        .arg("--request-timeout=10s");
+    command.arg("--kubeconfig").arg(kubeconfig).arg("--request-timeout=10s");
     command
 }
 
 /// Writes the state into a folder. What cannot be had is left out, with the reason in its place.
-pub(crate) fn collect(kubectl: Command, cluster: Option<&Folder>, output: &Path) -> Result<(), Error> {
+pub(crate) fn collect(kubectl: &Command, cluster: Option<&Folder>, output: &Path) -> Result<(), Error> {
     if output.exists() {
         fs::remove_dir_all(output).map_err(Error::file("remove", output))?;
     }
@@ -89,19 +86,39 @@ pub(crate) fn collect(kubectl: Command, cluster: Option<&Folder>, output: &Path)
         copy_logs(&cluster.logs(), &output.join("cluster"))?;
     }
     save("nodes.txt", ask(&["describe", "nodes"]))?;
-    save("events.txt", ask(&["get", "events", "--all-namespaces", "--sort-by=.lastTimestamp", "--output=wide"]))?;
+    save(
+        "events.txt",
+        ask(&[
+            "get",
+            "events",
+            "--all-namespaces",
+            "--sort-by=.lastTimestamp",
+            "--output=wide",
+        ]),
+    )?;
     save("pods.yaml", ask(&["get", "pods", "--all-namespaces", "--output=yaml"]))?;
     save("jobs.yaml", ask(&["get", "jobs", "--all-namespaces", "--output=yaml"]))?;
     let kinds = ask(&["api-resources", "--api-group=lem.dev", "--output=name"]).unwrap_or_default();
     for kind in kinds.lines() {
-        save(&format!("{kind}.yaml"), ask(&["get", kind, "--all-namespaces", "--output=yaml"]))?;
+        save(
+            &format!("{kind}.yaml"),
+            ask(&["get", kind, "--all-namespaces", "--output=yaml"]),
+        )?;
     }
     let pods = ask(&["get", "pods", "--all-namespaces", "--output=json"]).unwrap_or_default();
     let pods: Value = serde_json::from_str(&pods).unwrap_or_default();
     for pod in pods["items"].as_array().into_iter().flatten() {
         let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
         let (namespace, name) = (text("namespace"), text("name"));
-        let log = ["logs", "--all-containers", "--prefix", "--timestamps", "--namespace", &namespace, &name];
+        let log = [
+            "logs",
+            "--all-containers",
+            "--prefix",
+            "--timestamps",
+            "--namespace",
+            &namespace,
+            &name,
+        ];
         save(&format!("pods/{namespace}.{name}.log"), ask(&log))?;
         let previous = ask(&[log.as_slice(), &["--previous"]].concat());
         if previous.as_ref().is_ok_and(|text| !text.is_empty()) {
@@ -116,7 +133,10 @@ pub(crate) fn keep_logs(cluster: &Folder, name: &str) {
     let output = folder(name);
     match copy_logs(&cluster.logs(), &output) {
         Ok(()) => progress(&format!("the logs of the cluster are in {}", output.display())),
-        Err(error) => progress(&format!("failed to keep the logs of the cluster: {}", with_causes(&error))),
+        Err(error) => progress(&format!(
+            "failed to keep the logs of the cluster: {}",
+            with_causes(&error)
+        )),
     }
 }
 

@@ -102,7 +102,9 @@ impl Folder {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 // The guard of a cluster that is going away, or a living one's owner.
-                Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_LIMIT => thread::sleep(Duration::from_millis(20)),
+                Err(TryLockError::WouldBlock) if start.elapsed() < LOCK_LIMIT => {
+                    thread::sleep(Duration::from_millis(20));
+                }
                 Err(TryLockError::WouldBlock) => return Err(Error::InUse(self.name.clone())),
                 Err(TryLockError::Error(source)) => return Err(Error::file("lock", &path)(source)),
             }

@@ -28,7 +28,10 @@ pub(crate) fn serve(namespace: &Path, target: &str, port_file: &Path) -> Result<
     let earlier = fs::read_to_string(port_file).unwrap_or_default();
     let address = ("127.0.0.1", earlier.parse().unwrap_or(0));
     let listener = TcpListener::bind(address).map_err(Error::file("listen for", port_file))?;
-    let port = listener.local_addr().map_err(Error::file("listen for", port_file))?.port();
+    let port = listener
+        .local_addr()
+        .map_err(Error::file("listen for", port_file))?
+        .port();
     let file = File::open(namespace).map_err(Error::file("open", namespace))?;
     move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|error| Error::file("enter", namespace)(error.into()))?;

@@ -59,7 +59,11 @@ impl Image {
         }
         let users = format!("root:x:0:0::/:/\nnonroot:x:{USER}:{USER}::/:/\n");
         image.add("/etc/passwd", 0o644, users.into_bytes());
-        image.add("/etc/group", 0o644, format!("root:x:0:\nnonroot:x:{USER}:\n").into_bytes());
+        image.add(
+            "/etc/group",
+            0o644,
+            format!("root:x:0:\nnonroot:x:{USER}:\n").into_bytes(),
+        );
         Ok(image)
     }
 
@@ -137,8 +141,14 @@ impl Image {
         let file = File::create(&unfinished).map_err(Error::file("create", &unfinished))?;
         let mut archive = tar::Builder::new(file);
         let layout = br#"{"imageLayoutVersion":"1.0.0"}"#;
-        let mut written = append(&mut archive, Path::new("oci-layout"), 0o644, layout)
-            .and_then(|()| append(&mut archive, Path::new("index.json"), 0o644, index.to_string().as_bytes()));
+        let mut written = append(&mut archive, Path::new("oci-layout"), 0o644, layout).and_then(|()| {
+            append(
+                &mut archive,
+                Path::new("index.json"),
+                0o644,
+                index.to_string().as_bytes(),
+            )
+        });
         for blob in [&config, &manifest, &layer] {
             let path = Path::new("blobs/sha256").join(digest(blob).trim_start_matches("sha256:"));
             written = written.and_then(|()| append(&mut archive, &path, 0o644, blob));
@@ -157,7 +167,10 @@ impl Image {
     fn layer(&self) -> std::io::Result<Vec<u8>> {
         let mut archive = tar::Builder::new(Vec::new());
         // Mount points of the container's runtime, so that a read-only root file system does.
-        let mut folders: BTreeSet<PathBuf> = ["dev", "proc", "sys", "tmp", "etc"].into_iter().map(PathBuf::from).collect();
+        let mut folders: BTreeSet<PathBuf> = ["dev", "proc", "sys", "tmp", "etc"]
+            .into_iter()
+            .map(PathBuf::from)
+            .collect();
         for path in self.files.keys() {
             folders.extend(path.ancestors().skip(1).map(Path::to_owned));
         }
@@ -202,8 +215,21 @@ fn architecture() -> &'static str {
 
 /// The program without debug information.
 fn stripped(program: &Path) -> Result<Vec<u8>, Error> {
-    let folder = std::env::temp_dir().join(format!("lem-image-{}-{}", std::process::id(), digest(program.as_os_str().as_encoded_bytes()).split_at(15).0.replace(':', "-")));
-    command::run(Command::new("strip").arg("--strip-all").arg("-o").arg(&folder).arg(program))?;
+    let folder = std::env::temp_dir().join(format!(
+        "lem-image-{}-{}",
+        std::process::id(),
+        digest(program.as_os_str().as_encoded_bytes())
+            .split_at(15)
+            .0
+            .replace(':', "-")
+    ));
+    command::run(
+        Command::new("strip")
+            .arg("--strip-all")
+            .arg("-o")
+            .arg(&folder)
+            .arg(program),
+    )?;
     let content = fs::read(&folder).map_err(Error::file("read", &folder));
     let _ = fs::remove_file(&folder);
     content

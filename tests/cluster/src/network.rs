@@ -23,24 +23,27 @@ pub(crate) fn pod_network(index: usize) -> String {
 
 /// `ip` commands for the control plane's namespace: the bridge, and a cable and a route to each node.
 pub(crate) fn control_plane_batch<'a>(node_namespaces: impl Iterator<Item = &'a Path>) -> String {
-    let mut batch = format!("link add bridge0 type bridge\naddress add {CONTROL_PLANE}/24 dev bridge0\nlink set bridge0 up\n");
-    for (index, namespace) in node_namespaces.enumerate() {
-        batch.push_str(&format!(
+    let bridge =
+        format!("link add bridge0 type bridge\naddress add {CONTROL_PLANE}/24 dev bridge0\nlink set bridge0 up\n");
+    let nodes = node_namespaces.enumerate().map(|(index, namespace)| {
+        format!(
             "link add node{index} type veth peer name eth0 netns {}\nlink set node{index} master bridge0 up\n\
              route add {} via {} dev bridge0 onlink\n",
             namespace.display(),
             pod_network(index),
             node_address(index)
-        ));
-    }
-    batch
+        )
+    });
+    std::iter::once(bridge).chain(nodes).collect()
 }
 
 /// `ip` commands for a node's namespace, of `nodes` in all.
 pub(crate) fn node_batch(index: usize, nodes: usize) -> String {
-    let mut batch = format!("address add {}/24 dev eth0\nlink set eth0 up\nroute add default via {CONTROL_PLANE}\n", node_address(index));
-    for other in (0..nodes).filter(|other| *other != index) {
-        batch.push_str(&format!("route add {} via {}\n", pod_network(other), node_address(other)));
-    }
-    batch
+    let own = format!(
+        "address add {}/24 dev eth0\nlink set eth0 up\nroute add default via {CONTROL_PLANE}\n",
+        node_address(index)
+    );
+    let others = (0..nodes).filter(|other| *other != index);
+    let routes = others.map(|other| format!("route add {} via {}\n", pod_network(other), node_address(other)));
+    std::iter::once(own).chain(routes).collect()
 }

@@ -9,7 +9,14 @@ pub(crate) mod device_plugin;
 pub(crate) mod init;
 mod labels;
 
-use std::{collections::BTreeMap, ffi::OsStr, fs, path::{Path, PathBuf}, process::Command, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use lem_fake_nvml::{Board, Machine, Waveform};
 
@@ -113,13 +120,23 @@ impl Node<'_> {
         let _ = fs::remove_file(&ready);
         let mut first = command::in_network(self.folder.node_namespace(name).path(), "unshare");
         first
-            .args(["--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation=private"])
+            .args([
+                "--mount",
+                "--uts",
+                "--pid",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+                "--propagation=private",
+            ])
             .arg(binaries::own_program()?)
             .args(["node-init", "--name", name, "--folder"])
             .arg(&folder);
         let unshare = self.parts.spawn(Part::Node(name.clone()), &mut first)?;
         let alive = || self.parts.check();
-        wait::until_blocking(&format!("start of {name}"), BOOT_LIMIT, alive, || ready.exists().then_some(()))?;
+        wait::until_blocking(&format!("start of {name}"), BOOT_LIMIT, alive, || {
+            ready.exists().then_some(())
+        })?;
         let id = namespace::child_of(unshare).ok_or_else(|| Error::NotOurs(name.clone()))?;
         let path = folder.join(FIRST_PROCESS);
         fs::write(&path, id.as_raw_nonzero().to_string()).map_err(Error::file("write", &path))?;
@@ -163,7 +180,11 @@ impl Node<'_> {
         };
         self.parts.spawn(part.clone(), &mut command)?;
         if let Part::Containerd(_) = part {
-            let socket = PathBuf::from(format!("/proc/{}/root{}", first_process(&folder)?, configuration::SOCKET));
+            let socket = PathBuf::from(format!(
+                "/proc/{}/root{}",
+                first_process(&folder)?,
+                configuration::SOCKET
+            ));
             let alive = || self.parts.check();
             wait::until_blocking("start of containerd", BOOT_LIMIT, alive, || {
                 socket.exists().then_some(())
@@ -193,7 +214,11 @@ pub(crate) fn import_everywhere(cluster: &Folder, binaries: &Binaries, archive: 
 }
 
 fn import(node: &Path, binaries: &Binaries, archive: &Path) -> Result<(), Error> {
-    command::run(inside(node, binaries, "ctr")?.args(["--namespace=k8s.io", "images", "import"]).arg(archive))?;
+    command::run(
+        inside(node, binaries, "ctr")?
+            .args(["--namespace=k8s.io", "images", "import"])
+            .arg(archive),
+    )?;
     Ok(())
 }
 

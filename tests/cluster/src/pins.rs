@@ -93,7 +93,8 @@ impl Module {
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 #[cfg(test)]
@@ -114,7 +115,15 @@ mod tests {
     fn a_program_has_the_name_of_its_package_unless_it_is_given_one() {
         let (pins, _) = Pins::read().unwrap();
         let programs: Vec<_> = pins.modules.iter().flat_map(super::Module::programs).collect();
-        for program in ["kube-apiserver", "kubelet", "kubectl", "etcd", "containerd", "ctr", "runc"] {
+        for program in [
+            "kube-apiserver",
+            "kubelet",
+            "kubectl",
+            "etcd",
+            "containerd",
+            "ctr",
+            "runc",
+        ] {
             assert!(programs.contains(&program), "{program} in {programs:?}");
         }
     }

@@ -3,8 +3,8 @@
 use std::{fs, net::IpAddr, path::Path};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
-    KeyUsagePurpose, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyPair, KeyUsagePurpose, SanType, string::Ia5String,
 };
 
 use crate::error::Error;
@@ -73,7 +73,12 @@ impl Authority {
         } else {
             vec![ExtendedKeyUsagePurpose::ServerAuth]
         };
-        parameters.subject_alt_names = subject.hosts.iter().map(|host| alternative(host)).collect::<Result<_, _>>().map_err(failed)?;
+        parameters.subject_alt_names = subject
+            .hosts
+            .iter()
+            .map(|host| alternative(host))
+            .collect::<Result<_, _>>()
+            .map_err(failed)?;
         let key = KeyPair::generate().map_err(failed)?;
         let certificate = parameters.signed_by(&key, &self.issuer).map_err(failed)?;
         Ok(Identity {
@@ -94,7 +99,7 @@ impl Identity {
     }
 }
 
-/// The key pair that signs ServiceAccount tokens: private and public half, PEM.
+/// The key pair that signs tokens of service accounts: private and public half, PEM.
 pub(crate) fn token_keys() -> Result<(String, String), Error> {
     let key = KeyPair::generate().map_err(|source| Error::Certificate {
         subject: "the ServiceAccounts".to_owned(),

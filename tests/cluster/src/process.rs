@@ -62,7 +62,9 @@ impl Part {
     /// The node it runs on, if it is one of a node's programs.
     pub(crate) fn node(&self) -> Option<&str> {
         match self {
-            Self::Containerd(node) | Self::Kubelet(node) | Self::KubeProxy(node) | Self::DevicePlugin(node) => Some(node),
+            Self::Containerd(node) | Self::Kubelet(node) | Self::KubeProxy(node) | Self::DevicePlugin(node) => {
+                Some(node)
+            }
             Self::Etcd
             | Self::ApiServer
             | Self::ControllerManager

@@ -17,8 +17,7 @@ use crate::{
     folder::Folder,
     forward,
     image::Image,
-    node,
-    teardown,
+    node, teardown,
 };
 
 /// A real Kubernetes cluster on this machine, for tests and for trying things out. Needs root.
@@ -132,28 +131,23 @@ pub fn main() -> ExitCode {
 fn run(action: Action) -> Result<(), Error> {
     match action {
         Action::Build => print(&Binaries::ensure()?.folder().display().to_string()),
-        Action::Up { cluster, images } => up(&cluster.name, images),
-        Action::Down { cluster, all } => down(&cluster.name, all),
-        Action::Status => status(),
+        Action::Up { cluster, images } => up(&cluster.name, images)?,
+        Action::Down { cluster, all } => down(&cluster.name, all)?,
+        Action::Status => status()?,
         Action::Kubeconfig { cluster } => print(&running(&cluster.name)?.kubeconfig().display().to_string()),
-        Action::Failures { cluster, output } => {
-            let folder = running(&cluster.name)?;
-            let output = output.unwrap_or_else(|| failures::folder(&cluster.name));
-            let kubectl = failures::kubectl(&folder.kubeconfig(), Some(&Binaries::ensure()?));
-            failures::collect(kubectl, Some(&folder), &output)?;
-            print(&output.display().to_string())
-        }
-        Action::Image { program, name, output } => image(&program, &name, &output),
-        Action::Load { cluster, archives } => load(&cluster.name, &archives),
-        Action::Guard { cluster } => teardown::guard(&cluster.name),
+        Action::Failures { cluster, output } => collect(&cluster.name, output)?,
+        Action::Image { program, name, output } => image(&program, &name, &output)?,
+        Action::Load { cluster, archives } => load(&cluster.name, &archives)?,
+        Action::Guard { cluster } => teardown::guard(&cluster.name)?,
         Action::Forward {
             namespace,
             to,
             port_file,
-        } => forward::serve(&namespace, &to, &port_file),
-        Action::NodeInit { name, folder } => node::init::run(&name, &folder),
-        Action::DevicePlugin { folder } => block_on(node::device_plugin::run(&folder))?,
+        } => forward::serve(&namespace, &to, &port_file)?,
+        Action::NodeInit { name, folder } => node::init::run(&name, &folder)?,
+        Action::DevicePlugin { folder } => block_on(node::device_plugin::run(&folder))??,
     }
+    Ok(())
 }
 
 fn up(name: &str, images: Vec<PathBuf>) -> Result<(), Error> {
@@ -168,20 +162,21 @@ fn up(name: &str, images: Vec<PathBuf>) -> Result<(), Error> {
     print(&format!(
         "The cluster {name} is up. To use it:\n\n  export KUBECONFIG={kubeconfig}\n  alias kubectl={kubectl}\n  kubectl get nodes\n\n\
          Tests use it with LEM_TEST_KUBECONFIG=$KUBECONFIG. To end it: make cluster-down"
-    ))
+    ));
+    Ok(())
 }
 
 fn down(name: &str, all: bool) -> Result<(), Error> {
     let folders = if all { Folder::all()? } else { vec![Folder::of(name)?] };
     for folder in folders {
         if !folder.path().exists() {
-            print(&format!("{}: not there", folder.name()))?;
+            print(&format!("{}: not there", folder.name()));
         } else if folder.is_free()? {
             let _lock = folder.lock()?;
             teardown::remove(&folder)?;
-            print(&format!("{}: ended", folder.name()))?;
+            print(&format!("{}: ended", folder.name()));
         } else if all {
-            print(&format!("{}: left alone, a test is using it", folder.name()))?;
+            print(&format!("{}: left alone, a test is using it", folder.name()));
         } else {
             return Err(Error::InUse(name.to_owned()));
         }
@@ -196,13 +191,22 @@ fn status() -> Result<(), Error> {
             (false, false) => "used by a test",
             (false, true) => "left behind; remove it with `lem-test-cluster down --all`",
         };
-        print(&format!("{}: {state}", folder.name()))?;
+        print(&format!("{}: {state}", folder.name()));
         if folder.kubeconfig().exists() {
             let mut kubectl = failures::kubectl(&folder.kubeconfig(), Some(&Binaries::ensure()?));
             let nodes = command::run(kubectl.args(["get", "nodes"])).unwrap_or_else(|error| with_causes(&error));
-            print(nodes.trim_end())?;
+            print(nodes.trim_end());
         }
     }
+    Ok(())
+}
+
+fn collect(name: &str, output: Option<PathBuf>) -> Result<(), Error> {
+    let folder = running(name)?;
+    let output = output.unwrap_or_else(|| failures::folder(name));
+    let kubectl = failures::kubectl(&folder.kubeconfig(), Some(&Binaries::ensure()?));
+    failures::collect(&kubectl, Some(&folder), &output)?;
+    print(&output.display().to_string());
     Ok(())
 }
 
@@ -211,7 +215,12 @@ fn image(program: &Path, name: &str, output: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     }
     let size = Image::new(name, program)?.with_certificates()?.write(output)?;
-    print(&format!("{}: {name}, {:.1} MB", output.display(), size.content as f64 / 1e6))
+    print(&format!(
+        "{}: {name}, {:.1} MB",
+        output.display(),
+        size.content as f64 / 1e6
+    ));
+    Ok(())
 }
 
 fn load(name: &str, archives: &[PathBuf]) -> Result<(), Error> {
@@ -241,7 +250,6 @@ fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Error> {
 }
 
 /// Standard output may be closed: then nobody wants to know.
-fn print(text: &str) -> Result<(), Error> {
+fn print(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
-    Ok(())
 }

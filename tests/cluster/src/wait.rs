@@ -72,21 +72,28 @@ pub(crate) fn until_blocking<T>(
 mod tests {
     use std::time::Duration;
 
-    use super::until;
+    use super::{LONGEST_PAUSE, until};
     use crate::error::Error;
 
     #[tokio::test]
     async fn what_was_last_seen_is_reported() {
-        let error = until("a condition", Duration::ZERO, || Ok(()), || async { Err::<(), _>("rain".to_owned()) })
-            .await
-            .unwrap_err();
+        let error = until(
+            "a condition",
+            Duration::ZERO,
+            || Ok(()),
+            || async { Err::<(), _>("rain".to_owned()) },
+        )
+        .await
+        .unwrap_err();
         assert_eq!(error.to_string(), "a condition took longer than 0 s; last seen: rain");
     }
 
     #[tokio::test]
     async fn a_dead_part_ends_the_waiting_at_once() {
         let alive = || Err(Error::NotOurs("etcd".to_owned()));
-        let error = until("a condition", Duration::from_secs(3600), alive, || async { Ok(()) }).await.unwrap_err();
+        let error = until("a condition", LONGEST_PAUSE, alive, || async { Ok(()) })
+            .await
+            .unwrap_err();
         assert!(matches!(error, Error::NotOurs(_)), "{error}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    os::unix::process::CommandExt,
+    os::unix::{fs::DirBuilderExt, process::CommandExt},
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     failures,
     folder::Folder,
+    namespace::Namespace,
     network,
     process::{Part, Parts},
     teardown, wait,
@@ -36,6 +37,11 @@ impl Own {
         }
         // Of a process that was killed together with its guard.
         teardown::remove(&folder)?;
+        // Keys of the cluster and secrets of its pods are in it.
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(folder.path())
+            .map_err(Error::file("create", folder.path()))?;
         for path in [folder.logs(), folder.keys(), folder.namespaces()] {
             fs::create_dir_all(&path).map_err(Error::file("create", &path))?;
         }
@@ -77,7 +83,7 @@ impl Own {
         for node in &nodes {
             node.create()?;
         }
-        control_plane.configure(&network::control_plane_batch(nodes.iter().map(|node| node.path())))?;
+        control_plane.configure(&network::control_plane_batch(nodes.iter().map(Namespace::path)))?;
         for (index, node) in nodes.iter().enumerate() {
             node.configure(&network::node_batch(index, nodes.len()))?;
         }
@@ -124,7 +130,10 @@ impl Own {
             })
             .await?;
         }
-        wait::until("the default ServiceAccount", LIMIT, alive, || probe::service_account(client)).await
+        wait::until("the default ServiceAccount", LIMIT, alive, || {
+            probe::service_account(client)
+        })
+        .await
     }
 }
 

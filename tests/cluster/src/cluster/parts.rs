@@ -6,8 +6,7 @@ use jiff::Timestamp;
 
 use super::{Cluster, Own, boot::LIMIT, client, probe};
 use crate::{
-    binaries,
-    control_plane,
+    binaries, control_plane,
     error::Error,
     network::{API_PORT, CONTROL_PLANE},
     node::device_plugin::UNHEALTHY,
@@ -47,9 +46,15 @@ impl Cluster {
             // Only a kubelet that was started has something new to say.
             let since = matches!(part, Part::Node(_) | Part::Kubelet(_)).then_some(since);
             let condition = format!("readiness of {name}");
-            return wait::until(&condition, LIMIT, alive, || probe::node_ready(&client, name, boards, since)).await;
+            return wait::until(&condition, LIMIT, alive, || {
+                probe::node_ready(&client, name, boards, since)
+            })
+            .await;
         }
-        wait::until("health of the controllers", LIMIT, alive, || probe::controllers(&client)).await
+        wait::until("health of the controllers", LIMIT, alive, || {
+            probe::controllers(&client)
+        })
+        .await
     }
 
     /// Kills a part and starts it again.

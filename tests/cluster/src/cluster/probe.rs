@@ -7,8 +7,14 @@ use kube::{Api, Client, api::ListParams};
 use crate::error::with_causes;
 
 pub(super) async fn serving(client: &Client) -> Result<(), String> {
-    let request = http::Request::get("/readyz").body(Vec::new()).map_err(|error| error.to_string())?;
-    client.request_text(request).await.map(drop).map_err(|error| with_causes(&error))
+    let request = http::Request::get("/readyz")
+        .body(Vec::new())
+        .map_err(|error| error.to_string())?;
+    client
+        .request_text(request)
+        .await
+        .map(drop)
+        .map_err(|error| with_causes(&error))
 }
 
 /// The API server asks etcd, the controller manager and the scheduler.
@@ -18,8 +24,8 @@ pub(super) async fn controllers(client: &Client) -> Result<(), String> {
         .await
         .map_err(|error| with_causes(&error))?;
     for part in &list.items {
-        let conditions = part.conditions.iter().flatten();
-        let unhealthy = conditions.filter(|condition| condition.status != "True").last();
+        let mut conditions = part.conditions.iter().flatten();
+        let unhealthy = conditions.find(|condition| condition.status != "True");
         if let Some(condition) = unhealthy {
             let name = part.metadata.name.as_deref().unwrap_or_default();
             let message = condition.error.as_deref().or(condition.message.as_deref());
@@ -38,7 +44,12 @@ pub(super) async fn service_account(client: &Client) -> Result<(), String> {
 }
 
 /// Whether a node is ready with so many GPUs, and has said so after `since`.
-pub(super) async fn node_ready(client: &Client, name: &str, gpus: usize, since: Option<Timestamp>) -> Result<(), String> {
+pub(super) async fn node_ready(
+    client: &Client,
+    name: &str,
+    gpus: usize,
+    since: Option<Timestamp>,
+) -> Result<(), String> {
     let node = Api::<Node>::all(client.clone())
         .get(name)
         .await
@@ -51,7 +62,10 @@ pub(super) async fn node_ready(client: &Client, name: &str, gpus: usize, since: 
         .find(|condition| condition.type_ == "Ready")
         .ok_or("no condition Ready")?;
     if ready.status != "True" {
-        return Err(format!("not ready: {}", ready.message.as_deref().unwrap_or("no message")));
+        return Err(format!(
+            "not ready: {}",
+            ready.message.as_deref().unwrap_or("no message")
+        ));
     }
     let heartbeat = ready.last_heartbeat_time.as_ref().map(|time| time.0);
     if since.is_some_and(|since| heartbeat.is_none_or(|heartbeat| heartbeat.as_second() < since.as_second())) {

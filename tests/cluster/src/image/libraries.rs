@@ -25,7 +25,12 @@ pub(super) fn of(program: &Path) -> Result<BTreeSet<PathBuf>, Error> {
         .find(|path| path.ends_with("libc.so.6"))
         .and_then(|path| path.parent().map(Path::to_owned));
     if let Some(folder) = folder {
-        libraries.extend(OPENED_AT_RUN_TIME.iter().map(|name| folder.join(name)).filter(|path| path.exists()));
+        libraries.extend(
+            OPENED_AT_RUN_TIME
+                .iter()
+                .map(|name| folder.join(name))
+                .filter(|path| path.exists()),
+        );
     }
     Ok(libraries)
 }

@@ -37,7 +37,8 @@ const REAP: Duration = Duration::from_millis(500);
 
 /// Runs as process 1 of the node's namespaces until it is killed.
 pub(crate) fn run(name: &str, folder: &Path) -> Result<(), Error> {
-    rustix::system::sethostname(name.as_bytes()).map_err(|error| Error::file("set the host name", name)(error.into()))?;
+    rustix::system::sethostname(name.as_bytes())
+        .map_err(|error| Error::file("set the host name", name)(error.into()))?;
     for path in PRIVATE {
         mount("lem-node", path, "tmpfs", MountFlags::empty(), None)
             .map_err(|error| Error::file("mount", path)(error.into()))?;

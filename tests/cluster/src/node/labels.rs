@@ -9,7 +9,13 @@ pub(super) fn of(node: &NodeOptions) -> String {
         let product: String = board
             .name
             .chars()
-            .map(|letter| if letter.is_ascii_alphanumeric() || "-._".contains(letter) { letter } else { '-' })
+            .map(|letter| {
+                if letter.is_ascii_alphanumeric() || "-._".contains(letter) {
+                    letter
+                } else {
+                    '-'
+                }
+            })
             .collect();
         let driver: Vec<&str> = DRIVER.split('.').collect();
         let discovered = [
@@ -23,7 +29,10 @@ pub(super) fn of(node: &NodeOptions) -> String {
             ("gpu.compute.major", "9".to_owned()),
             ("gpu.compute.minor", "0".to_owned()),
             ("mig.capable", "true".to_owned()),
-            ("mig.strategy", if board.mig_enabled { "single" } else { "none" }.to_owned()),
+            (
+                "mig.strategy",
+                if board.mig_enabled { "single" } else { "none" }.to_owned(),
+            ),
             ("cuda.driver-version.full", DRIVER.to_owned()),
             ("cuda.driver-version.major", driver[0].to_owned()),
             ("cuda.driver-version.minor", driver[1].to_owned()),
@@ -60,8 +69,17 @@ mod tests {
         let mut node = NodeOptions::with_index(0);
         node.labels.insert("nvidia.com/gpu.family".to_owned(), "ada".to_owned());
         let labels = of(&node);
-        for label in ["gpu.product=Fake-H100", "gpu.count=2", "gpu.memory=81920", "gpu.family=ada", "mig.strategy=none"] {
-            assert!(labels.split(',').any(|found| found == format!("nvidia.com/{label}")), "{label} in {labels}");
+        for label in [
+            "gpu.product=Fake-H100",
+            "gpu.count=2",
+            "gpu.memory=81920",
+            "gpu.family=ada",
+            "mig.strategy=none",
+        ] {
+            assert!(
+                labels.split(',').any(|found| found == format!("nvidia.com/{label}")),
+                "{label} in {labels}"
+            );
         }
     }
 }

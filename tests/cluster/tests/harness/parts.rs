@@ -21,18 +21,32 @@ async fn small(name: &str) -> (Cluster, Client) {
 
 /// Status of a node's condition `Ready`, and how many GPUs can be had on it.
 async fn node(client: &Client) -> Result<(String, String), String> {
-    let node = Api::<Node>::all(client.clone()).get("node-0").await.map_err(|error| error.to_string())?;
+    let node = Api::<Node>::all(client.clone())
+        .get("node-0")
+        .await
+        .map_err(|error| error.to_string())?;
     let status = node.status.unwrap_or_default();
-    let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
-    let gpus = status.allocatable.and_then(|resources| Some(resources.get("nvidia.com/gpu")?.0.clone()));
-    Ok((ready.map(|condition| condition.status.clone()).unwrap_or_default(), gpus.unwrap_or_default()))
+    let ready = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready");
+    let gpus = status
+        .allocatable
+        .and_then(|resources| Some(resources.get("nvidia.com/gpu")?.0.clone()));
+    Ok((
+        ready.map(|condition| condition.status.clone()).unwrap_or_default(),
+        gpus.unwrap_or_default(),
+    ))
 }
 
 async fn until_node(cluster: &Cluster, client: &Client, condition: &str, wanted: impl Fn(&str, &str) -> bool) {
     let wanted = &wanted;
     let look = || async move {
         let (ready, gpus) = node(client).await?;
-        wanted(&ready, &gpus).then_some(()).ok_or_else(|| format!("Ready={ready}, {gpus} GPUs"))
+        wanted(&ready, &gpus)
+            .then_some(())
+            .ok_or_else(|| format!("Ready={ready}, {gpus} GPUs"))
     };
     cluster.until(condition, LIMIT, look).await.unwrap();
 }
@@ -88,7 +102,10 @@ async fn clusters_side_by_side_do_not_meet() {
     object.metadata.name = Some("only-in-the-first".to_owned());
     let api = |client| Api::<ConfigMap>::namespaced(client, "default");
     api(first_client).create(&PostParams::default(), &object).await.unwrap();
-    assert_eq!(api(second_client.clone()).get_opt("only-in-the-first").await.unwrap(), None);
+    assert_eq!(
+        api(second_client.clone()).get_opt("only-in-the-first").await.unwrap(),
+        None
+    );
     drop(first);
     api(second_client).get_opt("x").await.unwrap();
     drop(second);

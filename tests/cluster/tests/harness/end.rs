@@ -38,6 +38,7 @@ fn start(name: &str, variables: &[(&str, &str)]) -> (Child, PathBuf) {
         .env(VICTIM, name)
         .envs(variables.iter().copied())
         .stdout(Stdio::piped())
+        .stderr(Stdio::null())
         .spawn()
         .unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
@@ -75,7 +76,11 @@ fn remains(name: &str, folder: &Path) -> Vec<String> {
 fn until_gone(name: &str, folder: &Path) {
     let start = Instant::now();
     while !remains(name, folder).is_empty() {
-        assert!(start.elapsed() < Duration::from_secs(30), "{:#?}", remains(name, folder));
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{:#?}",
+            remains(name, folder)
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -84,7 +89,11 @@ fn until_gone(name: &str, folder: &Path) {
 #[ignore = "starts a cluster: make test-cluster"]
 fn a_killed_test_takes_its_cluster_along() {
     let (mut child, folder) = start("killed", &[]);
-    assert!(remains("killed", &folder).len() > 10, "{:#?}", remains("killed", &folder));
+    assert!(
+        remains("killed", &folder).len() > 10,
+        "{:#?}",
+        remains("killed", &folder)
+    );
     child.kill().unwrap();
     child.wait().unwrap();
     until_gone("killed", &folder);
@@ -120,7 +129,13 @@ fn a_failed_test_leaves_the_state_of_its_cluster_and_nothing_else() {
     assert!(!child.wait().unwrap().success());
     until_gone("failing", &folder);
     let failures = target.path().join("cluster-failures/end-victim");
-    for file in ["nodes.txt", "events.txt", "pods.yaml", "cluster/audit.log", "cluster/kube-apiserver.log"] {
+    for file in [
+        "nodes.txt",
+        "events.txt",
+        "pods.yaml",
+        "cluster/audit.log",
+        "cluster/kube-apiserver.log",
+    ] {
         let length = fs::metadata(failures.join(file)).map_or(0, |metadata| metadata.len());
         assert!(length > 0, "{file} in {}", failures.display());
     }

@@ -55,16 +55,23 @@ async fn listed(cluster: &Cluster, client: &Client, namespace: &str, job: Job) -
         let job = jobs.get(&name).await.map_err(|error| error.to_string())?;
         let status = job.status.unwrap_or_default();
         assert_eq!(status.failed.unwrap_or(0), 0, "{status:?}");
-        let complete = status.conditions.iter().flatten().any(|it| it.type_ == "Complete" && it.status == "True");
+        let complete = status
+            .conditions
+            .iter()
+            .flatten()
+            .any(|it| it.type_ == "Complete" && it.status == "True");
         complete.then_some(()).ok_or_else(|| format!("{status:?}"))
     };
     cluster.until("completion of the job", LIMIT, finished).await.unwrap();
     let pods = Api::<Pod>::namespaced(client.clone(), namespace);
-    let selected = pods.list(&ListParams::default().labels(&format!("job={name}"))).await.unwrap();
+    let selected = pods
+        .list(&ListParams::default().labels(&format!("job={name}")))
+        .await
+        .unwrap();
     let mut listed = Vec::new();
     for pod in selected {
         let log = pods.logs(&pod.name_any(), &LogParams::default()).await.unwrap();
-        let boards: Vec<Value> = serde_json::from_str(&log).unwrap_or_else(|error| panic!("{error}: {log}"));
+        let boards: Vec<Value> = serde_json::from_str(&log).expect(&log);
         let uuids = boards.iter().map(|board| board["uuid"].as_str().unwrap().to_owned());
         listed.push((pod.spec.unwrap().node_name.unwrap(), uuids.collect()));
     }
@@ -83,7 +90,12 @@ async fn a_restricted_pod_on_each_node_meters_the_two_boards_of_its_node() {
     let expected: BTreeMap<String, Vec<String>> = cluster
         .nodes()
         .iter()
-        .map(|node| (node.name.clone(), node.boards.iter().map(|board| board.uuid.clone()).collect()))
+        .map(|node| {
+            (
+                node.name.clone(),
+                node.boards.iter().map(|board| board.uuid.clone()).collect(),
+            )
+        })
         .collect();
     assert_eq!(found, expected);
 }

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 pub(crate) const RUNNER_IMAGE: &str = "localhost/lem-runner:test";
 
 /// Anything that a healthy cluster does takes a few seconds; the machine may be busy.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 static CLUSTER: OnceCell<Cluster> = OnceCell::const_new();
 
