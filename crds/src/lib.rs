@@ -34,10 +34,30 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub fn custom_resource_definitions() -> Result<Vec<(&'static str, String)>, serde_yaml::Error> {
     use kube::CustomResourceExt;
     Ok(vec![
-        (
-            "efficiencyexperiments.lem.dev",
-            serde_yaml::to_string(&EfficiencyExperiment::crd())?,
-        ),
-        ("runners.lem.dev", serde_yaml::to_string(&Runner::crd())?),
+        ("efficiencyexperiments.lem.dev", as_yaml(EfficiencyExperiment::crd())?),
+        ("runners.lem.dev", as_yaml(Runner::crd())?),
     ])
+}
+
+fn as_yaml(definition: impl serde::Serialize) -> Result<String, serde_yaml::Error> {
+    let mut value = serde_yaml::to_value(definition)?;
+    admit_null(&mut value);
+    serde_yaml::to_string(&value)
+}
+
+/// To the API server `nullable` does not make null one of an enumeration's values: it must be listed.
+fn admit_null(schema: &mut serde_yaml::Value) {
+    match schema {
+        serde_yaml::Value::Mapping(mapping) => {
+            let nullable = mapping.get("nullable").and_then(serde_yaml::Value::as_bool) == Some(true);
+            if let Some(serde_yaml::Value::Sequence(values)) = mapping.get_mut("enum").filter(|_| nullable)
+                && !values.iter().any(serde_yaml::Value::is_null)
+            {
+                values.push(serde_yaml::Value::Null);
+            }
+            mapping.iter_mut().for_each(|(_, value)| admit_null(value));
+        }
+        serde_yaml::Value::Sequence(sequence) => sequence.iter_mut().for_each(admit_null),
+        _ => {}
+    }
 }

@@ -45,6 +45,7 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
         decision,
         now,
     } = *input;
+    let records = &finished_windows(records, decision);
     let failures: Vec<TrialFailure> = before.failures.iter().chain(&decision.failures).cloned().collect();
     let known: Vec<Failure> = failures.iter().map(Failure::from).collect();
     let mut status = summary::summarise(&prepared.spec, &prepared.points, records, &known).status;
@@ -61,6 +62,13 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
         if status.points.is_empty() {
             status.headline = None;
         }
+        // What a process has spent so far changes with each of its reports: figures are settled once per trial.
+        let settled = status.progress == before.progress && failures == before.failures;
+        if settled && !before.points.is_empty() {
+            status.points.clone_from(&before.points);
+            status.headline.clone_from(&before.headline);
+            status.warnings.clone_from(&before.warnings);
+        }
     } else if let Stage::Over { cancelled: true } = decision.stage {
         status.partial.insert(0, "cancelled by spec.cancel".to_owned());
     }
@@ -69,6 +77,17 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     status.observed_generation = generation;
     status.failures = failures;
     status
+}
+
+/// The records without windows of the trial under way: half a trial is no result, and no doubt about one either.
+fn finished_windows(records: &[Record], decision: &Decision) -> Vec<Record> {
+    let mut records = records.to_vec();
+    if let Stage::Measuring(trial) = &decision.stage {
+        for record in &mut records {
+            record.status.windows.retain(|window| window.trial != *trial);
+        }
+    }
+    records
 }
 
 /// The status of an experiment that cannot run as written.
@@ -176,7 +195,7 @@ fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExper
         wanted(
             ConditionType::Failed,
             failed,
-            reason,
+            if failed { reason } else { "NotFailed" },
             if failed { why } else { String::new() },
         ),
         wanted(

@@ -48,11 +48,16 @@ pub enum ReconcileError {
 }
 
 impl ReconcileError {
+    /// What the API server or the way to it said.
+    pub fn cause(&self) -> &kube::Error {
+        match self {
+            Self::Observe(error) | Self::UpdateStatus(error) | Self::Apply { source: error, .. } => error,
+        }
+    }
+
     /// Bounded category.
     pub fn category(&self) -> &'static str {
-        match self {
-            Self::Observe(error) | Self::UpdateStatus(error) | Self::Apply { source: error, .. } => category(error),
-        }
+        category(self.cause())
     }
 }
 

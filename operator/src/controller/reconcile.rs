@@ -254,12 +254,7 @@ pub(super) fn error_policy(guarded: Arc<Guarded>, error: &ReconcileError, contex
     Action::requeue(pause.min(LONGEST_PAUSE))
 }
 
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+/// The step, and the API server's own words without the wrapping.
+fn with_causes(error: &ReconcileError) -> String {
+    format!("{error}: {}", words(error.cause()))
 }

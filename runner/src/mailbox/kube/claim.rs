@@ -91,8 +91,7 @@ mod tests {
     #[test]
     fn the_first_report_takes_over_only_what_was_read() {
         let report = claim(Some("7")).report(&RunnerStatus::default(), jiff::Timestamp::UNIX_EPOCH);
-        let as_read =
-            json!({"metadata": {"uid": "runner", "resourceVersion": "7"}, "status": {"podUid": "pod-a"}});
+        let as_read = json!({"metadata": {"uid": "runner", "resourceVersion": "7"}, "status": {"podUid": "pod-a"}});
         let moved_on = json!({"metadata": {"uid": "runner", "resourceVersion": "8"}});
         assert!(applies(&report, &as_read) && !applies(&report, &moved_on));
     }

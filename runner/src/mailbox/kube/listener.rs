@@ -134,7 +134,12 @@ impl Conversation {
         self.version = runner.resource_version();
         if self.told.as_ref() != Some(&runner.spec) {
             self.told = Some(runner.spec.clone());
-            if self.listener.incoming.send(Received::Spec(Box::new(runner.spec))).is_err() {
+            if self
+                .listener
+                .incoming
+                .send(Received::Spec(Box::new(runner.spec)))
+                .is_err()
+            {
                 return ControlFlow::Break("the measuring thread is gone".to_owned());
             }
         }

@@ -16,7 +16,7 @@ use tokio::{
 use super::{Delivered, Outgoing, claim::Claim, link::REQUEST_BOUND, retry::Backoff};
 
 /// A report that only says how far the process is may wait so long for one that says more: it saves writes.
-const PHASE_ONLY_DELAY: Duration = Duration::from_secs(3);
+const PHASE_ONLY_DELAY: Duration = Duration::from_secs(10);
 /// A process that has nothing to report says so often that it lives, outside of windows.
 const HEARTBEAT: Duration = Duration::from_secs(60);
 
@@ -122,7 +122,11 @@ impl Reporter {
             }
             // A failed test of the patch is one of these: something has changed, and it is worth knowing what.
             Ok(Err(kube::Error::Api(status))) if [400, 409, 422].contains(&status.code) => {
-                tracing::warn!(reason = status.reason, message = status.message, "the report was refused");
+                tracing::warn!(
+                    reason = status.reason,
+                    message = status.message,
+                    "the report was refused"
+                );
                 self.look_again().await
             }
             Ok(Err(error)) => {

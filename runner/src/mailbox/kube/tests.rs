@@ -63,7 +63,12 @@ fn write(server: &mut Server, body: &[u8]) -> (u16, Value) {
         return failure(422);
     }
     server.writes += 1;
-    let version = runner["metadata"]["resourceVersion"].as_str().unwrap().parse::<u64>().unwrap() + 1;
+    let version = runner["metadata"]["resourceVersion"]
+        .as_str()
+        .unwrap()
+        .parse::<u64>()
+        .unwrap()
+        + 1;
     runner["metadata"]["resourceVersion"] = json!(version.to_string());
     if server.lost_answers > 0 {
         server.lost_answers -= 1;
@@ -89,7 +94,10 @@ async fn answer(server: &Shared, request: Request<Body>) -> Response<Body> {
         },
     };
     let text = format!("{value}\n");
-    Response::builder().status(code).body(Body::from(text.into_bytes())).unwrap()
+    Response::builder()
+        .status(code)
+        .body(Body::from(text.into_bytes()))
+        .unwrap()
 }
 
 fn open(server: &Shared) -> KubernetesMailbox {
@@ -129,7 +137,9 @@ fn status(phase: RunnerPhase) -> RunnerStatus {
 
 #[test]
 fn a_pod_reads_its_mailbox_takes_it_over_and_reports() {
-    let server = server(Some(runner(&json!({"podUid": "pod-a", "schemaVersion": 1, "phase": "Ready"}))));
+    let server = server(Some(runner(
+        &json!({"podUid": "pod-a", "schemaVersion": 1, "phase": "Ready"}),
+    )));
     let mut mailbox = open(&server);
     let Received::Spec(spec) = mailbox.receive(BOUND).unwrap() else {
         panic!("no spec");
@@ -180,5 +190,8 @@ fn a_pod_whose_runner_is_gone_or_taken_writes_no_more() {
     mailbox.report(&status(RunnerPhase::Finished)).unwrap();
     assert!(!mailbox.flush(BOUND));
     let kept = taken.lock().unwrap().runner.clone().unwrap();
-    assert_eq!((kept["status"]["podUid"].as_str(), kept["status"]["phase"].as_str()), (Some("pod-c"), Some("Ready")));
+    assert_eq!(
+        (kept["status"]["podUid"].as_str(), kept["status"]["phase"].as_str()),
+        (Some("pod-c"), Some("Ready"))
+    );
 }
