@@ -280,10 +280,16 @@ fn describe(
             (ProcessState::Unplaced { .. }, Some(pod)) => {
                 let end = pod.end.clone()?;
                 let why = seat.runner.status.as_ref().and_then(|status| status.error.clone());
+                let fate = if why.as_ref().is_some_and(RunnerError::is_refusal) {
+                    "its Job is being ended"
+                } else {
+                    "its Job starts it again"
+                };
                 let words = why.map_or(end, |error| error.message);
+                let process = seat.process();
                 Some(Cause::new(
                     "ProcessFailed",
-                    format!("process {} failed ({words}): its Job starts it again", seat.process()),
+                    format!("process {process} failed ({words}): {fate}"),
                 ))
             }
             _ => None,

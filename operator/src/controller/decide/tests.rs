@@ -58,7 +58,8 @@ fn an_operator_killed_after_any_write_leaves_nothing_that_the_next_one_cannot_fi
 #[test]
 fn a_pod_killed_before_the_start_is_replaced_and_costs_no_attempt() {
     let mut world = three_processes();
-    world.turns(4);
+    world.turns(3);
+    assert!(!world.common_start());
     world.kill_pod(1);
     world.run();
     assert_eq!(world.status().phase, ExperimentPhase::Complete);

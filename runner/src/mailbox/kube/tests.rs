@@ -111,7 +111,7 @@ fn open(server: &Shared) -> KubernetesMailbox {
     };
     let (started, start) = std::sync::mpsc::channel::<()>();
     let mailbox = KubernetesMailbox::with_client(identity, async move || {
-        drop(started.send(()));
+        started.send(()).unwrap();
         Ok(Client::new(client.lock().unwrap().take().unwrap(), "lab"))
     })
     .unwrap();
