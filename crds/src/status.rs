@@ -189,6 +189,7 @@ pub struct VerdictReason {
     pub message: String,
 }
 
+// The API server takes no null for an enumeration, listed or not: such a field is absent where it has no value.
 /// The result of one trial: one point, one cycle, all processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -208,8 +209,10 @@ pub struct TrialResult {
     /// Sources of the total energy, such as `rapl`, `estimate`.
     pub energy_sources: Vec<String>,
     /// Tier of the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_method: Option<FlopMethod>,
     /// Confidence in the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_confidence: Option<Confidence>,
     /// Every metric.
     pub metrics: MetricSet<f64>,
@@ -240,8 +243,10 @@ pub struct PointResult {
     /// Sources of the total energy.
     pub energy_sources: Vec<String>,
     /// Tier of the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_method: Option<FlopMethod>,
     /// Confidence in the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_confidence: Option<Confidence>,
     /// Every metric with its interval.
     pub metrics: MetricSet<Estimate>,

@@ -57,12 +57,15 @@ pub(super) async fn report(
                 continue;
             }
         }
-        let newest = reports.borrow_and_update().status.clone();
-        if may_wait(&sent, &newest) {
-            let until = Instant::now() + PHASE_ONLY_DELAY;
+        let until = Instant::now() + PHASE_ONLY_DELAY;
+        while may_wait(&sent, &reports.borrow_and_update().status) {
             tokio::select! {
-                _ = reports.changed() => {}
-                () = sleep_until(until) => {}
+                changed = reports.changed() => {
+                    if changed.is_err() {
+                        break;
+                    }
+                }
+                () = sleep_until(until) => break,
             }
         }
         match reporter.deliver(&mut reports).await {
