@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use jiff::{SignedDuration, Timestamp};
 use lem_crds::{
     plan::TrialIdentity,
-    runner::Assignment,
+    runner::{Assignment, RunnerError},
     status::{ProcessFailure, TrialFailure},
 };
 
@@ -207,7 +207,7 @@ impl Situation<'_> {
             let never_loaded = incarnation.seats.iter().any(|seat| {
                 let status = seat.runner.status.as_ref();
                 status.is_some_and(|status| {
-                    status.environment.is_none() && status.error.as_ref().is_some_and(|error| error.is_refusal())
+                    status.environment.is_none() && status.error.as_ref().is_some_and(RunnerError::is_refusal)
                 })
             });
             if never_loaded {
@@ -331,7 +331,7 @@ fn times_to_live(situation: &Situation<'_>, incarnations: &[Incarnation]) -> Vec
     finished.collect()
 }
 
-fn failure(trial: &TrialIdentity, processes: Vec<(u32, lem_crds::runner::RunnerError)>) -> TrialFailure {
+fn failure(trial: &TrialIdentity, processes: Vec<(u32, RunnerError)>) -> TrialFailure {
     TrialFailure {
         trial: trial.clone(),
         processes: processes

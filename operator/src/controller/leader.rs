@@ -22,8 +22,8 @@ use super::apply::FIELD_MANAGER;
 const DURATION: Duration = Duration::from_secs(15);
 /// Between two renewals, and between two looks at another's Lease.
 const PERIOD: Duration = Duration::from_secs(5);
-/// The holder stops writing so long before the others may take over.
-const MARGIN: Duration = Duration::from_secs(5);
+/// The holder may write for so long after a renewal: it stops before the others may take over.
+const WRITING: Duration = Duration::from_secs(10);
 
 /// Whether this process may write.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl Leadership {
     /// For a process that is alone by other means, such as a test.
     pub fn always() -> Self {
         let (_, changed) = watch::channel(true);
-        let far = Instant::now() + Duration::from_secs(100 * 365 * 86_400);
+        let far = Instant::now() + Duration::from_hours(876_000);
         Self {
             until: Arc::new(Mutex::new(Some(far))),
             changed,
@@ -119,7 +119,7 @@ pub fn start(client: Client, candidate: Candidate) -> (Leadership, impl Future<O
             let begin = Instant::now();
             let turn = tokio::time::timeout(PERIOD, turn(&leases, &candidate, &mut seen));
             match turn.await {
-                Ok(Ok(true)) => *until.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin + DURATION - MARGIN),
+                Ok(Ok(true)) => *until.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin + WRITING),
                 Ok(Ok(false)) => *until.lock().unwrap_or_else(PoisonError::into_inner) = None,
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease could not be asked for"),
                 Err(_) => tracing::warn!("asking for the Lease took too long"),

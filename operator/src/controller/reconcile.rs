@@ -35,7 +35,7 @@ use crate::experiment::Failure;
 /// How soon to look again where an own write is not in the caches yet; its event comes first as a rule.
 const SOON: Duration = Duration::from_secs(1);
 /// Longest pause after errors.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
 /// Everything that a reconciliation needs beside the experiment.
 pub(super) struct Context {
@@ -236,6 +236,7 @@ async fn write_status(
 }
 
 /// Weather is tried again, ever more slowly; a user's mistake never comes here.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
 pub(super) fn error_policy(guarded: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let category = error.category();
     context.metrics.failed(category);

@@ -24,14 +24,14 @@ const MOST_REPLACEMENTS: u32 = 3;
 const SLACK_SECONDS: i64 = 600;
 
 pub(super) fn job(plan: &CohortPlan<'_>) -> Job {
-    let processes = plan.spec.processes.count as i32;
+    let processes = plan.spec.processes.count.cast_signed();
     Job {
         metadata: metadata(plan, plan.name()),
         spec: Some(JobSpec {
             completion_mode: Some("Indexed".to_owned()),
             completions: Some(processes),
             parallelism: Some(processes),
-            backoff_limit_per_index: Some(replacements(plan) as i32),
+            backoff_limit_per_index: Some(replacements(plan).cast_signed()),
             // A trial needs every process: one that cannot be had ends the Job at once.
             max_failed_indexes: Some(0),
             pod_failure_policy: Some(failure_policy()),

@@ -1,6 +1,6 @@
 //! Names and labels of children. Pure.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Write};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use sha2::{Digest, Sha256};
@@ -35,11 +35,15 @@ const DIGITS: usize = 10;
 /// that is made anew under the same name.
 pub fn cohort_name(owner: &Owner, key: &str, incarnation: u32) -> String {
     let digest = Sha256::digest(format!("{}/{key}/{incarnation}", owner.uid));
-    let hexadecimal: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut hexadecimal = String::new();
+    for byte in &digest[..DIGITS / 2] {
+        // Writing to a string cannot fail.
+        let _ = write!(hexadecimal, "{byte:02x}");
+    }
     let readable: String = owner.name.chars().take(PREFIX_LENGTH).collect();
     // A dot may stand in the name of an experiment, not in a label or host name.
     let readable = readable.replace('.', "-");
-    format!("{}-{}", readable.trim_end_matches('-'), &hexadecimal[..DIGITS])
+    format!("{}-{hexadecimal}", readable.trim_end_matches('-'))
 }
 
 /// Name of a process's mailbox. The pod makes the same name from its index.

@@ -37,9 +37,9 @@ pub(super) fn lead(situation: &Situation<'_>, incarnation: &Incarnation) -> Deci
 fn current<'a>(situation: &'a Situation<'_>, incarnation: &Incarnation) -> Option<(TrialIdentity, &'a Point)> {
     let pending = |trial: &TrialIdentity| {
         let reported = |seat: &Seat| seat.windows().any(|window| window == trial);
-        !situation.failed(trial)
-            && !(incarnation.seats.len() == situation.prepared.spec.processes.count as usize
-                && incarnation.seats.iter().all(reported))
+        let everyone = incarnation.seats.len() == situation.prepared.spec.processes.count as usize;
+        let complete = everyone && incarnation.seats.iter().all(reported);
+        !complete && !situation.failed(trial)
     };
     let assigned = incarnation.seats.iter().filter_map(Seat::assigned);
     let trial = assigned.filter(|trial| pending(trial)).max()?;
@@ -74,23 +74,19 @@ fn between_trials(situation: &Situation<'_>, incarnation: &Incarnation) -> Decis
     let complete = incarnation.seats.len() == spec.processes.count as usize;
     let goes_on = !spec.suspend && !spec.cancel && !job_lost && !hangs && !full && !fresh_each_time && complete;
     let next = cohort.filter(|_| goes_on).and_then(|cohort| situation.next(cohort));
-    match next.and_then(|(slot, attempt)| situation.assignment(slot, attempt)) {
-        Some(assignment) => {
-            decision.stage = Stage::Measuring(assignment.trial.clone());
-            for seat in &incarnation.seats {
-                decision
-                    .changes
-                    .push(tell(seat, Letter::Assignment(Box::new(assignment.clone()))));
-            }
+    if let Some(assignment) = next.and_then(|(slot, attempt)| situation.assignment(slot, attempt)) {
+        decision.stage = Stage::Measuring(assignment.trial.clone());
+        for seat in &incarnation.seats {
+            let letter = Letter::Assignment(Box::new(assignment.clone()));
+            decision.changes.push(tell(seat, letter));
         }
-        None => {
-            finish(incarnation, &mut decision);
-            if hangs && incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
-                decision.changes.push(Change::DeleteJob {
-                    name: incarnation.name.clone(),
-                });
-            }
-        }
+        return decision;
+    }
+    finish(incarnation, &mut decision);
+    if hangs && incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
+        decision.changes.push(Change::DeleteJob {
+            name: incarnation.name.clone(),
+        });
     }
     decision
 }

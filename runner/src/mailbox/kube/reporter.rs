@@ -18,7 +18,7 @@ use super::{Delivered, Outgoing, claim::Claim, link::REQUEST_BOUND, retry::Backo
 /// A report that only says how far the process is may wait so long for one that says more: it saves writes.
 const PHASE_ONLY_DELAY: Duration = Duration::from_secs(10);
 /// A process that has nothing to report says so often that it lives, outside of windows.
-const HEARTBEAT: Duration = Duration::from_secs(60);
+const HEARTBEAT: Duration = Duration::from_mins(1);
 
 /// What reporting needs.
 pub(super) struct Reporter {

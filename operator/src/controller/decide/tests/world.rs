@@ -253,7 +253,7 @@ impl World {
                     return false;
                 }
                 let job = self.jobs.iter_mut().find(|job| job.name_any() == *name).unwrap();
-                job.spec.as_mut().unwrap().ttl_seconds_after_finished = Some(*seconds as i32);
+                job.spec.as_mut().unwrap().ttl_seconds_after_finished = Some(seconds.cast_signed());
             }
         }
         true
@@ -328,8 +328,7 @@ impl World {
     }
 
     fn process_acts(&mut self, job: &str, process: u32) {
-        let of_process = |pod: &&mut SimulatedPod| pod.job == job && pod.process == process;
-        let newest = self.pods.iter_mut().filter(of_process).next_back();
+        let newest = self.pods.iter().rfind(|pod| pod.job == job && pod.process == process);
         let alive = newest.is_some_and(|pod| pod.end.is_none());
         let done = self
             .pods
