@@ -1,6 +1,7 @@
 //! `EfficiencyExperiment`: what a user asks to be measured. Field documentation becomes `kubectl explain`.
 
 mod model;
+mod placement;
 mod protocol;
 mod sweep;
 mod workload;
@@ -13,6 +14,9 @@ pub use self::{
         Architecture, ArchitectureFamily, Batching, CandleEngine, DType, Device, DirectorySource, Engine,
         HuggingFaceSource, ImageSource, Model, ModelSource, PersistentVolumeClaimSource, SecretKeyReference,
         StaticBatching, SyntheticSource,
+    },
+    placement::{
+        EnvironmentVariable, ImagePullPolicy, Placement, PlacementStrategy, RunnerResources, RunnerTemplate, TimeToLive,
     },
     protocol::{
         Barrier, Baseline, Convergence, Cooldown, CpuEnergy, Deadlines, Energy, FixedWarmup, GpuEnergy, Order,
@@ -39,6 +43,10 @@ use crate::status::EfficiencyExperimentStatus;
     status = "EfficiencyExperimentStatus",
     derive = "PartialEq",
     cel,
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending' || (self.spec.model == oldSelf.spec.model && self.spec.engine == oldSelf.spec.engine && self.spec.workload == oldSelf.spec.workload && self.spec.decoder == oldSelf.spec.decoder && self.spec.processes == oldSelf.spec.processes && self.spec.protocol == oldSelf.spec.protocol && self.spec.energy == oldSelf.spec.energy && has(self.spec.sweep) == has(oldSelf.spec.sweep) && (!has(self.spec.sweep) || self.spec.sweep == oldSelf.spec.sweep) && has(self.spec.pricing) == has(oldSelf.spec.pricing) && (!has(self.spec.pricing) || self.spec.pricing == oldSelf.spec.pricing) && has(self.spec.placement) == has(oldSelf.spec.placement) && (!has(self.spec.placement) || self.spec.placement == oldSelf.spec.placement) && has(self.spec.runner) == has(oldSelf.spec.runner) && (!has(self.spec.runner) || self.spec.runner == oldSelf.spec.runner) && has(self.spec.ttlSecondsAfterFinished) == has(oldSelf.spec.ttlSecondsAfterFinished) && (!has(self.spec.ttlSecondsAfterFinished) || self.spec.ttlSecondsAfterFinished == oldSelf.spec.ttlSecondsAfterFinished))")
+        .message("the spec of a started experiment is immutable but for suspend and cancel: its trials would no longer be comparable. Create another experiment"),
+    validation = Rule::new("!has(oldSelf.spec.cancel) || !oldSelf.spec.cancel || self.spec.cancel")
+        .message("a cancelled experiment stays cancelled: create another one"),
     doc = "Measures what a token costs: energy, time and FLOPs of one model on one or more processes, with uncertainty.",
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Progress","type":"string","jsonPath":".status.progress.summary"}"#,
@@ -92,4 +100,19 @@ pub struct EfficiencyExperimentSpec {
     /// Prices and carbon intensity; without them cost and emissions are null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pricing: Option<Pricing>,
+    /// Where the processes run. On a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placement: Option<Placement>,
+    /// The container that measures. On a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub runner: Option<RunnerTemplate>,
+    /// Stop at the end of the current trial, give the nodes back, and go on when this is false again. On a cluster only.
+    #[serde(default)]
+    pub suspend: bool,
+    /// End for good at the end of the current trial, with what was measured. On a cluster only.
+    #[serde(default)]
+    pub cancel: bool,
+    /// How long finished Jobs stay; 10 minutes after success and a day after failure if absent. On a cluster only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_seconds_after_finished: Option<TimeToLive>,
 }

@@ -2,13 +2,14 @@
 //!
 //! [`experiment`] is what a user writes, [`status`] what they read, [`plan`] what the spec means once resolved,
 //! [`runner`] the mailbox and the record of one process, [`metrics`] the stable schema of every published number,
-//! [`validate`] the cluster's own admission rules evaluated without a cluster.
+//! [`prompts`] the format of a prompts file, [`validate`] the cluster's own admission rules evaluated without a cluster.
 
 #![expect(unreachable_pub, reason = "kube's derive wraps each type in a private module")]
 
 pub mod experiment;
 pub mod metrics;
 pub mod plan;
+pub mod prompts;
 pub mod quantity;
 pub mod runner;
 pub mod samples;
@@ -39,4 +40,39 @@ pub fn custom_resource_definitions() -> Result<Vec<(&'static str, String)>, serd
         ),
         ("runners.lem.dev", serde_yaml::to_string(&Runner::crd())?),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Paths of enumerations that may be null, which the API server never takes.
+    fn nullable_enumerations(schema: &serde_yaml::Value, path: &str, found: &mut Vec<String>) {
+        if let serde_yaml::Value::Mapping(mapping) = schema {
+            if mapping.contains_key("enum") && mapping.contains_key("nullable") {
+                found.push(path.to_owned());
+            }
+            for (key, value) in mapping {
+                nullable_enumerations(value, &format!("{path}.{}", key.as_str().unwrap_or_default()), found);
+            }
+        }
+    }
+
+    #[test]
+    fn a_status_without_any_value_writes_no_null_for_an_enumeration() {
+        let mut found = Vec::new();
+        for (_, yaml) in custom_resource_definitions().unwrap() {
+            let definition: serde_yaml::Value = serde_yaml::from_str(&yaml).unwrap();
+            let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"];
+            nullable_enumerations(schema, "status", &mut found);
+        }
+        // Each of these is left out of JSON where it has no value.
+        for path in found {
+            let leaf = path.rsplit('.').next().unwrap_or_default();
+            assert!(
+                ["flopsMethod", "flopsConfidence", "unavailable"].contains(&leaf),
+                "{path}"
+            );
+        }
+    }
 }

@@ -22,6 +22,13 @@ pub use self::{
 };
 use crate::plan::{LoadPlan, TrialIdentity, WindowPlan};
 
+/// Where the model's volume is mounted in a pod.
+pub const MODEL_DIRECTORY: &str = "/lem/model";
+/// Where the ConfigMap with prompts is mounted in a pod.
+pub const PROMPTS_DIRECTORY: &str = "/lem/prompts";
+/// Exit code of a process that says the experiment cannot run as written: starting it again would not help.
+pub const EXIT_REFUSED: i32 = 42;
+
 /// The mailbox of one process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, CustomResource, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -50,6 +57,9 @@ pub struct RunnerSpec {
     pub process: u32,
     /// Processes of the cohort.
     pub processes: u32,
+    /// Which set of processes of the cohort this is, counted from 0: a set that was lost or suspended has a successor.
+    #[serde(default)]
+    pub incarnation: u32,
     /// What to load.
     pub load: LoadPlan,
     /// The window to measure next.
@@ -68,6 +78,9 @@ pub struct Assignment {
     pub trial: TrialIdentity,
     /// What it measures.
     pub window: WindowPlan,
+    /// When it was written; the deadline to be ready counts from here. Null locally.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub assigned_at: Option<Timestamp>,
     /// Wall-clock time at which all processes start; written once all are ready.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_at: Option<Timestamp>,
@@ -104,6 +117,9 @@ pub struct RunnerStatus {
     /// UID of the pod that writes, empty for a local process.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub pod_uid: String,
+    /// When the process last said that it lives; absent while it measures and for a local process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Timestamp>,
     /// What the process is doing.
     pub phase: RunnerPhase,
     /// The trial that phase refers to.
@@ -128,6 +144,59 @@ pub struct RunnerStatus {
     /// What ended the process, if an error did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<RunnerError>,
+    /// What pods of this process measured before they were lost and this one took their place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    pub earlier: Vec<EarlierRecord>,
+}
+
+/// The windows of a pod that another one has replaced, with what they were measured on.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EarlierRecord {
+    /// Version of the facts.
+    pub schema_version: u32,
+    /// UID of the pod that wrote them.
+    pub pod_uid: String,
+    /// What was measured on, and with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Environment>,
+    /// Where the pod's time went.
+    #[serde(default)]
+    pub held: HeldSeconds,
+    /// Idle power, in order of measurement.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub baselines: Vec<IdleBaseline>,
+    /// Its finished windows.
+    #[schemars(length(max = 64))]
+    pub windows: Vec<WindowRecord>,
+}
+
+impl RunnerStatus {
+    /// The status that a pod starts with: windows of the pod before it are kept, everything else is new.
+    #[must_use]
+    pub fn succeeded_by(self, pod_uid: &str) -> Self {
+        if self.pod_uid == pod_uid {
+            return self;
+        }
+        let mut earlier = self.earlier;
+        if !self.windows.is_empty() {
+            earlier.push(EarlierRecord {
+                schema_version: self.schema_version,
+                pod_uid: self.pod_uid,
+                environment: self.environment,
+                held: self.held,
+                baselines: self.baselines,
+                windows: self.windows,
+            });
+        }
+        Self {
+            schema_version: crate::SCHEMA_VERSION,
+            pod_uid: pod_uid.to_owned(),
+            earlier,
+            ..Self::default()
+        }
+    }
 }
 
 /// Where a process's time went (METHODOLOGY §2, cost of measuring), in seconds.
@@ -158,4 +227,33 @@ pub struct RunnerError {
     pub category: String,
     /// What was wrong, where, and what to do.
     pub message: String,
+}
+
+/// Categories of errors that lie in the experiment, and not in the machine or the moment.
+const REFUSALS: &[&str] = &[
+    "architecture",
+    "context_exceeded",
+    "device",
+    "empty_request",
+    "meter",
+    "source_index",
+    "source_repository_name",
+    "source_unknown_preset",
+    "source_unreadable",
+    "source_without_model",
+    "tensor",
+    "tokenizer",
+    "unknown_token",
+    "unsupported",
+    "unsupported_architecture",
+    "weight_header",
+    "weight_type",
+    "workload",
+];
+
+impl RunnerError {
+    /// The experiment cannot run as written: trying again would not help.
+    pub fn is_refusal(&self) -> bool {
+        REFUSALS.contains(&self.category.as_str())
+    }
 }

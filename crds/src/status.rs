@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     metrics::{Estimate, MetricSet, Unavailable},
+    plan::TrialIdentity,
     runner::{Confidence, FlopMethod},
 };
 
@@ -36,6 +37,9 @@ pub struct EfficiencyExperimentStatus {
     /// One result per point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<PointResult>,
+    /// Trials that did not come to all their windows; each has used one attempt.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<TrialFailure>,
     /// Why results are missing, if some are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub partial: Vec<String>,
@@ -50,14 +54,40 @@ pub enum ExperimentPhase {
     /// Not started.
     #[default]
     Pending,
+    /// Admitted; processes are being placed and load the model. From here on the spec is immutable.
+    Starting,
     /// Measuring.
     Measuring,
+    /// Nothing runs until spec.suspend is false again.
+    Suspended,
     /// Every planned trial has a result.
     Complete,
     /// Ended with some results missing.
     Partial,
     /// Ended without a result.
     Failed,
+}
+
+/// A trial that did not come to all its windows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrialFailure {
+    /// The trial.
+    pub trial: TrialIdentity,
+    /// What went wrong in each process that was lost.
+    pub processes: Vec<ProcessFailure>,
+}
+
+/// What went wrong in one process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessFailure {
+    /// Index of the process.
+    pub process: u32,
+    /// Bounded, machine-readable category.
+    pub category: String,
+    /// What was wrong, where, and what to do.
+    pub message: String,
 }
 
 /// How far an experiment is.
@@ -159,6 +189,7 @@ pub struct VerdictReason {
     pub message: String,
 }
 
+// The API server takes no null for an enumeration, listed or not: such a field is absent where it has no value.
 /// The result of one trial: one point, one cycle, all processes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -178,8 +209,10 @@ pub struct TrialResult {
     /// Sources of the total energy, such as `rapl`, `estimate`.
     pub energy_sources: Vec<String>,
     /// Tier of the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_method: Option<FlopMethod>,
     /// Confidence in the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_confidence: Option<Confidence>,
     /// Every metric.
     pub metrics: MetricSet<f64>,
@@ -210,8 +243,10 @@ pub struct PointResult {
     /// Sources of the total energy.
     pub energy_sources: Vec<String>,
     /// Tier of the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_method: Option<FlopMethod>,
     /// Confidence in the FLOPs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub flops_confidence: Option<Confidence>,
     /// Every metric with its interval.
     pub metrics: MetricSet<Estimate>,

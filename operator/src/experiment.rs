@@ -2,7 +2,7 @@
 //!
 //! Everything here is pure: no client, no clock, no input or output. In order of use:
 //! [`plan()`] resolves a spec into points, [`order_trials`] and [`group_cohorts`] say what runs when and on which load,
-//! [`evaluate_trial`] makes a trial's figures, [`summarise_point`] a point's intervals, [`compare()`] and
+//! [`schedule`] says which of them is measured next, [`evaluate_trial`] makes a trial's figures, [`summarise_point`] a point's intervals, [`summary`] the whole status, [`compare()`] and
 //! [`fleet_outliers`] judge points against each other.
 //!
 //! Inside a trial: `completeness` (who reported) → `attribution` and `energy` (each counter once) → `latency`,
@@ -21,7 +21,10 @@ mod order;
 mod peak;
 mod plan;
 mod point;
+mod record;
+pub mod schedule;
 mod statistics;
+pub mod summary;
 mod table;
 mod trial;
 mod verdict;
@@ -36,6 +39,7 @@ pub use self::{
     point::{
         cycle_mean, cycle_values, needs_another_cycle, node_class, stop_rule_satisfied, summarise_point, usable_trials,
     },
+    record::{Failure, Record, find_window},
     statistics::estimate,
     trial::{ProcessInput, TrialInput, evaluate_trial},
     verdict::{
@@ -45,4 +49,4 @@ pub use self::{
 };
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

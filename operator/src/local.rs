@@ -7,4 +7,5 @@ pub mod manifest;
 pub mod progress;
 pub mod results;
 pub mod run;
-pub mod summary;
+
+pub use crate::experiment::summary;

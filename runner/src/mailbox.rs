@@ -1,12 +1,16 @@
 //! Where assignments come from and reports go.
 
+mod kube;
 mod stdio;
 
 use std::time::Duration;
 
 use lem_crds::{RunnerSpec, RunnerStatus};
 
-pub use stdio::StandardStreams;
+pub use self::{
+    kube::{Identity, KubernetesMailbox, write_digest},
+    stdio::StandardStreams,
+};
 
 /// What a mailbox held.
 #[derive(Debug)]

@@ -2,12 +2,13 @@
 
 use std::{net::SocketAddr, os::unix::process::CommandExt, path::Path, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
+use lem_crds::runner::{EXIT_REFUSED, RunnerError};
 use lem_runner::{
     energy::{self, MeterConfig},
     engine::threads,
     environment,
-    mailbox::StandardStreams,
+    mailbox::{Identity, KubernetesMailbox, StandardStreams, write_digest},
     metrics::LiveMetrics,
     protocol,
 };
@@ -23,17 +24,38 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read assignments from standard input and write reports to standard output, one JSON object per line.
+    /// Measure: take assignments from the mailbox and write reports to it.
     Run {
+        /// Where assignments come from. Standard streams: one JSON object per line.
+        #[arg(long, value_enum, env = "LEM_MAILBOX", default_value_t = MailboxKind::StandardStreams)]
+        mailbox: MailboxKind,
+        /// Name of this process's Runner object.
+        #[arg(long, env = "LEM_RUNNER_NAME", required_if_eq("mailbox", "kubernetes"))]
+        runner_name: Option<String>,
+        /// Its namespace.
+        #[arg(long, env = "LEM_RUNNER_NAMESPACE", required_if_eq("mailbox", "kubernetes"))]
+        runner_namespace: Option<String>,
+        /// UID of this pod.
+        #[arg(long, env = "LEM_POD_UID", required_if_eq("mailbox", "kubernetes"))]
+        pod_uid: Option<String>,
         /// Serve live counters at this address under /metrics.
         #[arg(long, value_name = "ADDRESS", env = "LEM_METRICS_ADDRESS")]
         metrics_address: Option<SocketAddr>,
         /// Exit when no assignment comes for so many seconds.
-        #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
+        #[arg(long, value_name = "SECONDS", env = "LEM_IDLE_BOUND_SECONDS", default_value_t = 3600)]
         idle_bound: u64,
     },
     /// Print the GPUs that can be metered here, as a JSON list of their UUIDs and products.
     Gpus,
+}
+
+/// Kinds of mailbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum MailboxKind {
+    /// Standard input and output of a local child process.
+    StandardStreams,
+    /// The Runner object of a pod.
+    Kubernetes,
 }
 
 fn main() -> ExitCode {
@@ -48,13 +70,30 @@ fn main() -> ExitCode {
         .init();
     let outcome = match arguments.command {
         Command::Run {
+            mailbox,
+            runner_name,
+            runner_namespace,
+            pod_uid,
             metrics_address,
             idle_bound,
-        } => run(metrics_address, Duration::from_secs(idle_bound)),
-        Command::Gpus => print_gpus(),
+        } => {
+            let idle_bound = Duration::from_secs(idle_bound);
+            match (mailbox, runner_name, runner_namespace, pod_uid) {
+                (MailboxKind::Kubernetes, Some(name), Some(namespace), Some(pod_uid)) => {
+                    let identity = Identity {
+                        namespace,
+                        name,
+                        pod_uid,
+                    };
+                    run_in_pod(identity, metrics_address, idle_bound)
+                }
+                _ => run_as_child(metrics_address, idle_bound),
+            }
+        }
+        Command::Gpus => print_gpus().map(|()| ExitCode::SUCCESS),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("lem-runner: {}", protocol::with_causes(error.as_ref()));
             ExitCode::FAILURE
@@ -83,14 +122,43 @@ fn with_thread_limits() -> Option<std::io::Error> {
     Some(command.exec())
 }
 
-fn run(metrics_address: Option<SocketAddr>, idle_bound: Duration) -> Result<(), Box<dyn std::error::Error>> {
+fn run_as_child(
+    metrics_address: Option<SocketAddr>,
+    idle_bound: Duration,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let metrics = served(metrics_address)?;
+    let mut mailbox = StandardStreams::open()?;
+    protocol::run(&mut mailbox, &metrics, idle_bound).outcome?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run_in_pod(
+    identity: Identity,
+    metrics_address: Option<SocketAddr>,
+    idle_bound: Duration,
+) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    let metrics = served(metrics_address)?;
+    let mut mailbox = KubernetesMailbox::open(identity)?;
+    let ended = protocol::run(&mut mailbox, &metrics, idle_bound);
+    write_digest(Path::new("/dev/termination-log"), &ended.status);
+    // The record is kept until it is delivered; only the Job's own deadline ends this wait.
+    mailbox.flush(Duration::MAX);
+    let refused = ended.status.error.as_ref().is_some_and(RunnerError::is_refusal);
+    match ended.outcome {
+        Err(error) if refused => {
+            eprintln!("lem-runner: {}", protocol::with_causes(&error));
+            Ok(ExitCode::from(EXIT_REFUSED as u8))
+        }
+        outcome => Ok(outcome.map(|()| ExitCode::SUCCESS)?),
+    }
+}
+
+fn served(address: Option<SocketAddr>) -> Result<LiveMetrics, Box<dyn std::error::Error>> {
     let metrics = LiveMetrics::default();
-    if let Some(address) = metrics_address {
+    if let Some(address) = address {
         metrics.serve(address)?;
     }
-    let mut mailbox = StandardStreams::open()?;
-    protocol::run(&mut mailbox, &metrics, idle_bound)?;
-    Ok(())
+    Ok(metrics)
 }
 
 fn print_gpus() -> Result<(), Box<dyn std::error::Error>> {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use lem_crds::{
     RunnerSpec, RunnerStatus, SCHEMA_VERSION,
     experiment::Barrier,
-    runner::{Assignment, IdleState, RunnerError, RunnerPhase},
+    runner::{Assignment, IdleState, RunnerError, RunnerPhase, WindowRecord},
 };
 
 use crate::{
@@ -78,11 +78,17 @@ impl ProtocolError {
     }
 }
 
+/// How a process ended: its last record, and the error if one ended it.
+#[derive(Debug)]
+pub struct Ended {
+    /// The last record.
+    pub status: RunnerStatus,
+    /// What ended the process before it was told to finish.
+    pub outcome: Result<(), ProtocolError>,
+}
+
 /// Runs one process from its first assignment to its last report. The error, if one ends it, is in the last report too.
-///
-/// # Errors
-/// What ended the process before it was told to finish.
-pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duration) -> Result<(), ProtocolError> {
+pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duration) -> Ended {
     let mut process = Process {
         mailbox,
         metrics,
@@ -93,7 +99,7 @@ pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duratio
             ..RunnerStatus::default()
         },
     };
-    let outcome = process.run();
+    let mut outcome = process.run();
     process.status.phase = if outcome.is_ok() {
         RunnerPhase::Finished
     } else {
@@ -104,9 +110,12 @@ pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duratio
         message: with_causes(error),
     });
     if !matches!(outcome, Err(ProtocolError::Abandoned | ProtocolError::Mailbox(_))) {
-        process.report()?;
+        outcome = process.report().and(outcome);
     }
-    outcome
+    Ended {
+        status: process.status,
+        outcome,
+    }
 }
 
 /// An error and everything behind it, in one line.
@@ -143,7 +152,7 @@ impl Process<'_> {
         let mut loaded = self.load(&spec)?;
         self.enter(RunnerPhase::Idle)?;
         while !spec.finish {
-            match spec.assignment.clone().filter(|assignment| !self.is_done(assignment)) {
+            match spec.assignment.clone().filter(|assignment| self.is_open(assignment)) {
                 Some(assignment) => spec = self.measure(&mut loaded, spec, &assignment)?,
                 None => spec = self.next_spec()?,
             }
@@ -165,6 +174,7 @@ impl Process<'_> {
         let Assignment {
             trial,
             window: plan,
+            assigned_at: _,
             start_at: _,
         } = assignment;
         self.status.trial = Some(trial.clone());
@@ -236,11 +246,11 @@ impl Process<'_> {
         }
     }
 
-    fn is_done(&self, assignment: &Assignment) -> bool {
-        self.status
-            .windows
-            .iter()
-            .any(|window| window.trial == assignment.trial)
+    /// Not measured yet, and not under way without this process: a start time that is there before this process was
+    /// ready was agreed with the one whose place it has taken.
+    fn is_open(&self, assignment: &Assignment) -> bool {
+        let done = |window: &WindowRecord| window.trial == assignment.trial;
+        assignment.start_at.is_none() && !self.status.windows.iter().any(done)
     }
 
     fn enter(&mut self, phase: RunnerPhase) -> Result<(), ProtocolError> {
@@ -253,7 +263,7 @@ impl Process<'_> {
         self.mailbox.report(&self.status).map_err(ProtocolError::Mailbox)
     }
 
-    fn count(&self, record: &lem_crds::runner::WindowRecord) {
+    fn count(&self, record: &WindowRecord) {
         self.metrics.input_tokens.inc_by(record.input_tokens);
         self.metrics.output_tokens.inc_by(record.output_tokens);
         self.metrics.requests.inc_by(record.requests_completed);

@@ -1,7 +1,13 @@
 //! Prompts as tokens, and when they arrive. Pure but for the tokenizer; the same seed gives the same requests on every
 //! process and in every cycle.
 
-use lem_crds::experiment::{Arrival, Decoder, Prompts, Workload};
+use std::path::{Path, PathBuf};
+
+use lem_crds::{
+    experiment::{Arrival, ConfigMapReference, Decoder, Prompts, Workload},
+    prompts::{self, PromptsError},
+    runner::PROMPTS_DIRECTORY,
+};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rand_distr::{Distribution, Exp};
@@ -35,6 +41,26 @@ pub enum WorkloadError {
     /// The source must be resolved before a runner sees it.
     #[error("workload.prompts.{0} reached the runner unresolved")]
     Unresolved(&'static str),
+    /// The mounted ConfigMap cannot be read.
+    #[error("failed to read the prompts at {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The mounted ConfigMap is no file of prompts.
+    #[error("workload.prompts.configMapRef: the key {key:?} of ConfigMap {name:?}")]
+    Prompts {
+        /// Name of the ConfigMap.
+        name: String,
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: PromptsError,
+    },
     /// Prompt and output do not fit the model.
     #[error(
         "workload.maxInputTokens {input} + workload.maxOutputTokens {output} exceed the model's context of {context} tokens"
@@ -101,7 +127,7 @@ impl Requests {
             ),
             Prompts::Inline(texts) => encode(texts, workload.max_input_tokens, engine)?,
             Prompts::JsonLines(_) => return Err(WorkloadError::Unresolved("jsonLines")),
-            Prompts::ConfigMapRef(_) => return Err(WorkloadError::Unresolved("configMapRef")),
+            Prompts::ConfigMapRef(reference) => encode(&mounted(reference)?, workload.max_input_tokens, engine)?,
         };
         if texts.is_empty() {
             return Err(WorkloadError::NoPrompts);
@@ -143,6 +169,17 @@ impl Requests {
             ..self.clone()
         }
     }
+}
+
+/// The texts of the ConfigMap that the pod has mounted.
+fn mounted(reference: &ConfigMapReference) -> Result<Vec<String>, WorkloadError> {
+    let path = Path::new(PROMPTS_DIRECTORY).join(&reference.key);
+    let text = std::fs::read_to_string(&path).map_err(|source| WorkloadError::Read { path, source })?;
+    prompts::parse(&text, &reference.field).map_err(|source| WorkloadError::Prompts {
+        name: reference.name.clone(),
+        key: reference.key.clone(),
+        source,
+    })
 }
 
 fn sampling(decoder: &Decoder) -> Sampling {

@@ -8,9 +8,9 @@ use lem_crds::{EfficiencyExperiment, RunnerStatus};
 
 use super::{End, color, print, width};
 use crate::{
-    experiment,
+    experiment::{self, Record},
     local::{
-        results::{Record, Results},
+        results::Results,
         summary::{self, Summary},
     },
     report::{self, Report},

@@ -2,7 +2,8 @@
 
 mod cycles;
 mod doubts;
-mod fixtures;
+pub(crate) mod fixtures;
 mod golden;
 mod planning;
 mod properties;
+mod schedule;

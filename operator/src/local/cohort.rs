@@ -20,8 +20,9 @@ use lem_crds::{
 
 use super::{
     child::{self, ChildError, Event, Message},
-    results::{Record, Results, ResultsError},
+    results::{Results, ResultsError},
 };
+use crate::experiment::Record;
 
 /// How often an interrupt is looked for while waiting.
 const TICK: Duration = Duration::from_millis(100);
@@ -173,6 +174,7 @@ impl<'a> Cohort<'a> {
         let mut assignment = Assignment {
             trial: trial.clone(),
             window: point.window.clone(),
+            assigned_at: None,
             start_at: None,
         };
         self.tell(Some(&assignment));
@@ -280,6 +282,7 @@ impl<'a> Cohort<'a> {
                 gpus,
                 ..setting.load.clone()
             },
+            incarnation: 0,
             assignment: assignment.cloned(),
             finish,
         }

@@ -8,6 +8,7 @@ use std::{
 use lem_crds::{
     EfficiencyExperiment,
     experiment::{JsonLines, ModelSource, Prompts},
+    prompts,
     validate::{self, Violation},
 };
 use serde::Deserialize;
@@ -154,6 +155,33 @@ pub fn localise(mut experiment: EfficiencyExperiment, file: &Path) -> Result<Eff
         });
     };
     let spec = &mut experiment.spec;
+    for (field, given, remedy) in [
+        (
+            "spec.placement",
+            spec.placement.is_some(),
+            "there is one machine here; remove it",
+        ),
+        (
+            "spec.runner",
+            spec.runner.is_some(),
+            "no container is started here; remove it",
+        ),
+        (
+            "spec.suspend",
+            spec.suspend,
+            "press Ctrl-C to stop here, and run again to go on",
+        ),
+        ("spec.cancel", spec.cancel, "press Ctrl-C to stop here"),
+        (
+            "spec.ttlSecondsAfterFinished",
+            spec.ttl_seconds_after_finished.is_some(),
+            "no Job is created here; remove it",
+        ),
+    ] {
+        if given {
+            refuse(field, format!("for a cluster only: {remedy}"));
+        }
+    }
     match &mut spec.model.source {
         ModelSource::Directory(directory) => {
             directory.path = absolute(&folder, &directory.path);
@@ -215,23 +243,5 @@ fn absolute(folder: &Path, path: &str) -> String {
 fn read_lines(folder: &Path, lines: &JsonLines) -> Result<Vec<String>, String> {
     let path = folder.join(&lines.path);
     let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    let mut texts = Vec::new();
-    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
-        let object: Value = serde_json::from_str(line)
-            .map_err(|error| format!("{} line {} is not JSON: {error}", path.display(), index + 1))?;
-        let prompt = object[&lines.field].as_str().ok_or_else(|| {
-            format!(
-                "{} line {} has no text under {:?}",
-                path.display(),
-                index + 1,
-                lines.field
-            )
-        })?;
-        texts.push(prompt.to_owned());
-    }
-    if texts.is_empty() {
-        Err(format!("{} holds no prompt", path.display()))
-    } else {
-        Ok(texts)
-    }
+    prompts::parse(&text, &lines.field).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use lem_crds::{EfficiencyExperiment, RunnerStatus, plan::TrialIdentity, runner::WindowRecord};
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use lem_crds::EfficiencyExperiment;
+use serde::{Serialize, de::DeserializeOwned};
 
-use super::summary::Failure;
+use crate::experiment::{Failure, Record};
 
 /// Why results could not be kept or read.
 #[derive(Debug, thiserror::Error)]
@@ -49,16 +49,6 @@ pub enum ResultsError {
         #[source]
         source: serde_json::Error,
     },
-}
-
-/// The record of one child of one process.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Record {
-    /// Index of the process.
-    pub process: u32,
-    /// What it reported last.
-    pub status: RunnerStatus,
 }
 
 /// A folder of results.
@@ -195,28 +185,4 @@ impl Results {
         names.sort();
         names.iter().map(|name| self.read(&format!("runners/{name}"))).collect()
     }
-}
-
-/// The window of one process in one trial, with the record it stands in.
-pub fn find_window<'a>(
-    records: &'a [Record],
-    trial: &TrialIdentity,
-    process: u32,
-) -> Option<(&'a Record, &'a WindowRecord)> {
-    records
-        .iter()
-        .filter(|record| record.process == process)
-        .find_map(|record| {
-            let window = record
-                .status
-                .windows
-                .iter()
-                .find(|window| same_trial(&window.trial, trial));
-            window.map(|window| (record, window))
-        })
-}
-
-/// Points may move within a sweep; the plan's hash, the cycle and the attempt name a trial.
-fn same_trial(left: &TrialIdentity, right: &TrialIdentity) -> bool {
-    left.plan_sha256 == right.plan_sha256 && left.cycle == right.cycle && left.attempt == right.attempt
 }

@@ -1,7 +1,6 @@
 //! `lem run`: every trial that has no result yet, cohort by cohort, each kept on disk as soon as it is measured.
 
 use std::{
-    collections::{BTreeSet, VecDeque},
     path::Path,
     process::{Command, Stdio},
     sync::{
@@ -14,7 +13,7 @@ use jiff::Timestamp;
 use lem_crds::{
     EfficiencyExperiment,
     experiment::{Device, Engine, GpuEnergy, Restart},
-    plan::{Point, TrialIdentity},
+    plan::Point,
     status::Verdict,
 };
 
@@ -22,13 +21,14 @@ use super::{
     child::{self, ChildError},
     cohort::{Cohort, CohortError, Setting, TrialEnd},
     progress::Progress,
-    results::{Record, Results, ResultsError},
-    summary::{self, Failure, Summary, describe},
+    results::{Results, ResultsError},
+    summary::{self, Summary, describe},
 };
-use crate::{
-    experiment::{self, PlanError, TrialSlot},
-    report::number::counted,
+use crate::experiment::{
+    self, Failure, PlanError, Record, TrialSlot,
+    schedule::{self, Known},
 };
+use crate::report::number::counted;
 
 /// Why a run ended early. What was measured before is kept.
 #[derive(Debug, thiserror::Error)]
@@ -100,11 +100,14 @@ pub fn run(
         results: &results,
         interrupted,
         progress: Progress::new(0, quiet),
-        retries_left: spec.protocol.retry_budget,
+        retry_budget: 0,
     };
+    // A run that is taken up again has its budget anew, and tries again what had no result.
+    let slots = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
+    let begun = schedule::retries_used(&work.known()) + schedule::unusable(&work.known(), &slots).len() as u32;
+    work.retry_budget = spec.protocol.retry_budget + begun;
     let session = Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
-    let order = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
-    let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart).map_err(RunError::Plan)?;
+    let cohorts = experiment::group_cohorts(&points, &slots, spec.processes.restart).map_err(RunError::Plan)?;
     for members in &cohorts {
         let setting = Setting {
             experiment: experiment.metadata.name.clone().unwrap_or_default(),
@@ -144,26 +147,26 @@ struct Work<'a> {
     results: &'a Results,
     interrupted: &'a Arc<AtomicBool>,
     progress: Progress,
-    retries_left: u32,
+    retry_budget: u32,
 }
 
 impl Work<'_> {
+    fn known(&self) -> Known<'_> {
+        Known {
+            spec: &self.experiment.spec,
+            points: self.points,
+            records: &self.records,
+            failures: &self.failures,
+        }
+    }
+
     /// Measures the missing trials of processes that share one load.
     fn cohort(&mut self, setting: &Setting, slots: &[TrialSlot]) -> Result<(), CohortError> {
         let spec = &self.experiment.spec;
-        let mut queue: VecDeque<(TrialSlot, u32)> = slots
-            .iter()
-            .filter_map(|slot| Some((*slot, self.next_attempt(*slot)?)))
-            .collect();
-        queue.extend(if queue.is_empty() {
-            self.extensions(slots)
-        } else {
-            Vec::new()
-        });
-        if queue.is_empty() {
+        let Some(mut next) = schedule::next_trial(&self.known(), slots, self.retry_budget) else {
             return Ok(());
-        }
-        self.progress.extend(queue.len() as u64);
+        };
+        self.progress.extend(schedule::untried(&self.known(), slots) as u64);
         self.progress.say(&format!(
             "loading {} in {}",
             setting.load.model.name,
@@ -171,22 +174,25 @@ impl Work<'_> {
         ));
         let mut cohort = Cohort::new(setting.clone(), self.results, Arc::clone(self.interrupted));
         let finish_within = spec.protocol.deadlines.load.get();
-        while let Some((slot, attempt)) = queue.pop_front() {
-            let Some(point) = self.points.iter().find(|point| point.index == slot.point) else {
-                continue;
-            };
+        loop {
+            let (slot, attempt) = next;
             let cycle = slot.cycle;
-            let trial = TrialIdentity {
-                plan_sha256: point.plan_sha256.clone(),
-                point: point.index,
-                cycle,
-                attempt,
+            let Some((point, trial)) = self
+                .points
+                .iter()
+                .find(|point| point.index == slot.point)
+                .zip(self.known().identity(slot, attempt))
+            else {
+                break;
             };
+            if attempt > 0 || cycle >= spec.protocol.cycles {
+                self.progress.extend(1);
+            }
             self.progress
                 .say(&format!("{} · cycle {}{}", point.label(), cycle + 1, again(attempt)));
             let end = cohort.measure(point, &trial)?;
             self.records = self.results.records().map_err(CohortError::Results)?;
-            let repeat = match end {
+            match end {
                 TrialEnd::Interrupted => return Ok(()),
                 TrialEnd::Reported => {
                     let result = summary::evaluate(spec, point, &trial, &self.records, &self.failures);
@@ -194,7 +200,6 @@ impl Work<'_> {
                         self.progress
                             .warn(&format!("{} cycle {}: invalid", point.label(), cycle + 1));
                     }
-                    result.verdict == Verdict::Invalid
                 }
                 TrialEnd::Failed(processes) => {
                     self.progress.warn(&format!(
@@ -203,27 +208,18 @@ impl Work<'_> {
                         cycle + 1,
                         describe(&processes)
                     ));
-                    self.failures.push(Failure {
-                        trial: trial.clone(),
-                        processes,
-                    });
+                    self.failures.push(Failure { trial, processes });
                     self.results
                         .write_json("failures.json", &self.failures)
                         .map_err(CohortError::Results)?;
-                    true
                 }
-            };
+            }
             self.progress.advance();
-            if repeat && self.retries_left > 0 {
-                self.retries_left -= 1;
-                self.progress.extend(1);
-                queue.push_back((slot, attempt + 1));
+            match schedule::next_trial(&self.known(), slots, self.retry_budget) {
+                Some(following) => next = following,
+                None => break,
             }
-            if queue.is_empty() {
-                queue.extend(self.extensions(slots));
-                self.progress.extend(queue.len() as u64);
-            }
-            if spec.processes.restart == Restart::PerTrial && !queue.is_empty() {
+            if spec.processes.restart == Restart::PerTrial {
                 cohort.finish(finish_within)?;
                 let session = format!("{}-{}-{cycle}-{attempt}", setting.session, slot.point);
                 let setting = Setting {
@@ -235,47 +231,6 @@ impl Work<'_> {
         }
         self.progress.say("last baseline");
         cohort.finish(finish_within)
-    }
-
-    /// The attempt that a trial needs next; none if it has a usable result.
-    fn next_attempt(&self, slot: TrialSlot) -> Option<u32> {
-        let spec = &self.experiment.spec;
-        let point = self.points.iter().find(|point| point.index == slot.point)?;
-        match summary::attempts(spec, point, slot.cycle, &self.records, &self.failures).last() {
-            None => Some(0),
-            Some(last) if last.complete && last.result.verdict != Verdict::Invalid => None,
-            Some(last) => Some(last.number + 1),
-        }
-    }
-
-    /// One more cycle for each point of the cohort whose interval is still wider than the stop rule asks.
-    fn extensions(&self, slots: &[TrialSlot]) -> Vec<(TrialSlot, u32)> {
-        let spec = &self.experiment.spec;
-        let Some(rule) = &spec.protocol.stop_rule else {
-            return Vec::new();
-        };
-        let summary = summary::summarise(spec, self.points, &self.records, &self.failures);
-        let members: BTreeSet<u32> = slots.iter().map(|slot| slot.point).collect();
-        let results = summary
-            .status
-            .points
-            .iter()
-            .filter(|result| members.contains(&result.index));
-        results
-            .filter_map(|result| {
-                let of_point = summary.trials.iter().filter(|(index, _)| *index == result.index);
-                let done = of_point.map(|(_, trial)| trial.cycle + 1).max().unwrap_or(0);
-                let wanted = done >= spec.protocol.cycles
-                    && experiment::needs_another_cycle(spec.protocol.cycles, Some(rule), done, result);
-                wanted.then_some((
-                    TrialSlot {
-                        point: result.index,
-                        cycle: done,
-                    },
-                    0,
-                ))
-            })
-            .collect()
     }
 }
 

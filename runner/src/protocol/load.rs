@@ -1,12 +1,15 @@
 //! From a load plan to a resident model: meters, the baseline without a model, weights, provenance, the second baseline.
 
-use std::{path::PathBuf, time::Instant};
+use std::{
+    path::{Component, Path, PathBuf},
+    time::Instant,
+};
 
 use lem_crds::{
     RunnerSpec,
     experiment::{self, CpuEnergy, DType, Device, GpuEnergy, ModelSource as Source},
     plan::LoadPlan,
-    runner::{IdleState, RunnerPhase},
+    runner::{IdleState, MODEL_DIRECTORY, RunnerPhase},
 };
 
 use super::{Loaded, Process, ProtocolError, facts};
@@ -127,12 +130,22 @@ fn source(plan: &LoadPlan) -> Result<ModelSource, ProtocolError> {
                 seed: u64::from(synthetic.seed),
             })
         }
-        Source::PersistentVolumeClaim(_) => unsupported(
-            "spec.model.source.persistentVolumeClaim",
-            "volumes exist on a cluster only",
-        ),
-        Source::Image(_) => unsupported("spec.model.source.image", "image volumes exist on a cluster only"),
+        Source::PersistentVolumeClaim(claim) => mounted("spec.model.source.persistentVolumeClaim.path", &claim.path),
+        Source::Image(image) => mounted("spec.model.source.image.path", &image.path),
     }
+}
+
+/// The model in the volume that the pod has mounted.
+fn mounted(field: &'static str, path: &str) -> Result<ModelSource, ProtocolError> {
+    let inside = Path::new(path.trim_start_matches('/'));
+    if inside.components().all(|part| matches!(part, Component::Normal(_))) {
+        let path = Path::new(MODEL_DIRECTORY).join(inside);
+        return Ok(ModelSource::Directory { path });
+    }
+    Err(ProtocolError::Unsupported {
+        field,
+        message: format!("{path:?} must be a path inside the volume, without . and .."),
+    })
 }
 
 /// The shape as the engine takes it; what the contract does not ask for is the family's own default.

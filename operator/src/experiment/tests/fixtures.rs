@@ -22,7 +22,7 @@ pub(super) fn at(seconds: f64) -> Timestamp {
     Timestamp::from_second(1_800_000_000).unwrap() + SignedDuration::try_from_secs_f64(seconds).unwrap()
 }
 
-pub(super) fn spec(json: &serde_json::Value) -> EfficiencyExperimentSpec {
+pub(crate) fn spec(json: &serde_json::Value) -> EfficiencyExperimentSpec {
     let mut spec = serde_json::json!({
         "model": {"name": "tiny", "source": {"synthetic": {"preset": "tiny-test"}}},
     });
@@ -34,14 +34,14 @@ pub(super) fn spec(json: &serde_json::Value) -> EfficiencyExperimentSpec {
 
 /// A process and everything that is known of it.
 #[derive(Debug, Clone)]
-pub(super) struct Process {
-    pub(super) index: u32,
-    pub(super) environment: Environment,
-    pub(super) baselines: Vec<IdleBaseline>,
-    pub(super) held: HeldSeconds,
-    pub(super) window: Option<WindowRecord>,
-    pub(super) schema_version: u32,
-    pub(super) failure: Option<RunnerError>,
+pub(crate) struct Process {
+    pub(crate) index: u32,
+    pub(crate) environment: Environment,
+    pub(crate) baselines: Vec<IdleBaseline>,
+    pub(crate) held: HeldSeconds,
+    pub(crate) window: Option<WindowRecord>,
+    pub(crate) schema_version: u32,
+    pub(crate) failure: Option<RunnerError>,
 }
 
 impl Process {
@@ -149,7 +149,7 @@ pub(super) fn gpu(process: u32) -> String {
 /// One process on node `node-a` with its own GPU and the node's only package, measured from `start` to `end`.
 ///
 /// 100 input and 50 output tokens; latencies of 1, 2, 3 and 4 s; GPU 300 W and package 100 W, idle 50 W and 20 W.
-pub(super) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64) -> Process {
+pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64) -> Process {
     let length = end - start;
     let gpu_counter = counter(Domain::Gpu, "node-a", &gpu(index));
     let package = counter(Domain::Cpu, "node-a", "package-0");

@@ -9,20 +9,12 @@ use lem_crds::{
     runner::{Environment, HeldSeconds, RunnerError, WindowRecord},
     status::{ExperimentPhase, Headline, Progress, TrialResult, Verdict},
 };
-use serde::{Deserialize, Serialize};
 
-use super::results::{Record, find_window};
-use crate::experiment::{self, ProcessInput, TrialInput};
-
-/// A trial that did not come to all its windows, or whose result was invalid.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Failure {
-    /// The trial.
-    pub trial: TrialIdentity,
-    /// Per process, what went wrong.
-    pub processes: Vec<(u32, RunnerError)>,
-}
+use super::{
+    ProcessInput, TrialInput, evaluate_trial,
+    record::{Failure, Record, find_window},
+    summarise_point,
+};
 
 /// All that is known of an experiment.
 #[derive(Debug)]
@@ -108,7 +100,7 @@ pub fn evaluate(
             }
         })
         .collect();
-    experiment::evaluate_trial(&TrialInput {
+    evaluate_trial(&TrialInput {
         point,
         spec,
         trial,
@@ -155,13 +147,7 @@ pub fn summarise(
         }
         let measured_at = windows_of(records, point).map(|window| window.ended_at).max();
         if !of_point.is_empty() {
-            results.push(experiment::summarise_point(
-                point,
-                cycles,
-                &of_point,
-                &environments,
-                measured_at,
-            ));
+            results.push(summarise_point(point, cycles, &of_point, &environments, measured_at));
         }
         trials.extend(of_point.into_iter().map(|trial| (point.index, trial)));
     }

@@ -1,0 +1,165 @@
+//! Where processes run and in what: fields that only a cluster can honour. `lem run` refuses each of them by name.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::util::intstr::IntOrString};
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::quantity::Duration;
+
+/// Where the processes run. On a cluster only.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Placement {
+    /// How processes are spread over nodes.
+    #[serde(default)]
+    pub strategy: PlacementStrategy,
+    /// Labels that a node must have.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 32))]
+    pub node_selector: BTreeMap<String, String>,
+    /// Taints that the processes put up with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32))]
+    pub tolerations: Vec<Toleration>,
+    /// `RuntimeClass` of the pods, such as `nvidia` where that is not the default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub runtime_class_name: Option<String>,
+    /// From a cohort's creation to all its pods placed and started; after it the cohort counts as failed.
+    #[serde(default = "schedule_deadline")]
+    pub schedule_deadline: Duration,
+}
+
+impl Default for Placement {
+    fn default() -> Self {
+        Self {
+            strategy: PlacementStrategy::default(),
+            node_selector: BTreeMap::new(),
+            tolerations: Vec::new(),
+            runtime_class_name: None,
+            schedule_deadline: schedule_deadline(),
+        }
+    }
+}
+
+const fn schedule_deadline() -> Duration {
+    Duration::from_secs(3600)
+}
+
+/// How processes are spread over nodes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum PlacementStrategy {
+    /// Over as many nodes as there are, several processes on one node where there are fewer. Never on a node on which
+    /// another experiment measures.
+    #[default]
+    Any,
+}
+
+/// The container that measures. On a cluster only.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RunnerTemplate {
+    /// Image of the runner; the operator's default if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub image: Option<String>,
+    /// When the image is pulled; by the kubelet's own rule if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image_pull_policy: Option<ImagePullPolicy>,
+    /// Names of Secrets with the registry's credentials.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    pub image_pull_secrets: Vec<String>,
+    /// Requests and limits. GPUs come from processes.gpusPerProcess.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resources: Option<RunnerResources>,
+    /// Environment of the process. Names that begin with `LEM_` are the operator's own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = Rule::new("self.all(v, !v.name.startsWith('LEM_') && v.name != 'NODE_NAME')")
+        .message("names that begin with LEM_, and NODE_NAME, are set by the operator"))]
+    pub env: Vec<EnvironmentVariable>,
+}
+
+/// When an image is pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ImagePullPolicy {
+    /// At every start.
+    Always,
+    /// Where the node does not have it.
+    IfNotPresent,
+    /// Never.
+    Never,
+}
+
+impl ImagePullPolicy {
+    /// As the kubelet takes it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Always => "Always",
+            Self::IfNotPresent => "IfNotPresent",
+            Self::Never => "Never",
+        }
+    }
+}
+
+/// Requests and limits of the container, as in a pod.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!(has(self.limits) && 'nvidia.com/gpu' in self.limits) && !(has(self.requests) && 'nvidia.com/gpu' in self.requests)")
+    .message("GPUs are set by processes.gpusPerProcess"))]
+pub struct RunnerResources {
+    /// What a node must have free.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub requests: BTreeMap<String, IntOrString>,
+    /// What the container may use at most.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub limits: BTreeMap<String, IntOrString>,
+}
+
+/// One variable of the environment.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EnvironmentVariable {
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+    /// Its value.
+    #[schemars(length(max = 4096))]
+    pub value: String,
+}
+
+/// How long a finished cohort's Job and pods stay. On a cluster only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TimeToLive {
+    /// Seconds after a cohort that has measured all its trials.
+    #[serde(default = "ten_minutes")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub success: u32,
+    /// Seconds after a cohort that failed: its pods are what a person looks at.
+    #[serde(default = "one_day")]
+    #[schemars(range(min = 0, max = 604_800))]
+    pub failure: u32,
+}
+
+impl Default for TimeToLive {
+    fn default() -> Self {
+        Self {
+            success: ten_minutes(),
+            failure: one_day(),
+        }
+    }
+}
+
+const fn ten_minutes() -> u32 {
+    600
+}
+const fn one_day() -> u32 {
+    86_400
+}

@@ -1,0 +1,100 @@
+//! The operator's process: logs, signals, leadership, health and the controller.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+use clap::Parser;
+use kube::Client;
+use lem_operator::controller::{
+    self, Settings,
+    build::Defaults,
+    leader::{self, Candidate},
+    server::{self, Health},
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+/// Measures what a token costs on a fleet: reconciles `EfficiencyExperiment` resources.
+#[derive(Debug, Parser)]
+#[command(version, about, long_about = None)]
+struct Arguments {
+    /// Image of the runner where an experiment names none.
+    #[arg(long, env = "LEM_RUNNER_IMAGE", default_value_t = format!("lem-runner:{}", env!("CARGO_PKG_VERSION")))]
+    runner_image: String,
+    /// Address of /healthz, /readyz and /metrics.
+    #[arg(long, env = "LEM_ADDRESS", default_value = "0.0.0.0:8080")]
+    address: SocketAddr,
+    /// Namespace of the Lease by which replicas choose the one that writes.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
+    namespace: String,
+    /// Name of this replica, unique among them.
+    #[arg(long, env = "POD_NAME", default_value_t = own_name())]
+    name: String,
+}
+
+fn own_name() -> String {
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{}-{}", host.trim(), std::process::id())
+}
+
+fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    tracing_subscriber::fmt()
+        .json()
+        .with_writer(std::io::stderr)
+        .with_env_filter(EnvFilter::try_from_env("LEM_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
+        .init();
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("failed to start the runtime")?
+        .block_on(operate(arguments))
+}
+
+async fn operate(arguments: Arguments) -> anyhow::Result<()> {
+    let client = Client::try_default().await.context("failed to find the API server")?;
+    let candidate = Candidate {
+        namespace: arguments.namespace,
+        name: "lem-operator".to_owned(),
+        identity: arguments.name.clone(),
+    };
+    let (leadership, ask) = leader::start(client.clone(), candidate.clone());
+    let asking = tokio::spawn(ask);
+    let health = Health::default();
+    let mut terminate = signal(SignalKind::terminate()).context("failed to wait for SIGTERM")?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = tokio::signal::ctrl_c() => {}
+        }
+        tracing::info!("told to end");
+    };
+    let settings = Settings {
+        defaults: Defaults {
+            runner_image: arguments.runner_image,
+        },
+        instance: arguments.name,
+    };
+    let mut served = Ok(arguments.address);
+    controller::run(
+        client.clone(),
+        settings,
+        leadership,
+        health.clone(),
+        shutdown,
+        |registry| {
+            served = server::serve(arguments.address, registry, health);
+            match &served {
+                Ok(address) => tracing::info!(%address, "serving"),
+                Err(error) => tracing::error!(%error, "health and metrics are not served"),
+            }
+        },
+    )
+    .await;
+    asking.abort();
+    if let Err(error) = leader::release(client, &candidate).await {
+        tracing::warn!(%error, "the Lease ends by itself");
+    }
+    served.map(drop).context("failed to serve health and metrics")
+}

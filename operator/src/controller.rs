@@ -1,0 +1,156 @@
+//! The controller: `kubectl apply` of an experiment to a finished status.
+//!
+//! One reconciliation, step by step: [`observe`] (caches; client only for a Job's events) → [`prepare`] (pure) →
+//! [`decide`] (pure) → [`aggregate`] (pure) → `update_status` (client) → [`build`] (pure) → [`apply`] (client).
+//! Everything that matters lies in the cluster: experiments, mailboxes with their records, Jobs and pods. A controller
+//! that starts in the middle decides as one that was there from the beginning.
+
+pub mod aggregate;
+mod announce;
+pub mod apply;
+pub mod build;
+pub mod condition;
+pub mod decide;
+pub mod error;
+pub mod expectation;
+pub mod leader;
+pub mod metrics;
+pub mod observe;
+pub mod prepare;
+mod reconcile;
+pub mod server;
+pub mod stall;
+pub mod trial;
+mod update_status;
+pub mod view;
+pub mod watch;
+
+use std::{
+    collections::HashMap,
+    future,
+    sync::{Arc, Mutex, atomic::Ordering},
+};
+
+use futures::StreamExt;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{
+    Api, Client,
+    runtime::{
+        Controller,
+        controller::Config,
+        events::{Recorder, Reporter},
+        watcher,
+    },
+};
+use lem_crds::Runner;
+use tokio_stream_of::{changes, received};
+
+use self::{
+    apply::FIELD_MANAGER, build::Defaults, expectation::Expectations, leader::Leadership, metrics::ControllerMetrics,
+    observe::Caches, reconcile::Context, server::Health, watch::Guarded,
+};
+
+/// Reconciliations at the same time; one experiment is never reconciled twice at once.
+const CONCURRENCY: u16 = 4;
+
+/// What the operator is told from outside.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// What it brings to every pod.
+    pub defaults: Defaults,
+    /// Its own name in events.
+    pub instance: String,
+}
+
+/// A controller that is set up: its parts run until the shutdown resolves.
+///
+/// `serve` is handed the metrics of the controller and of its results once the caches exist.
+pub async fn run(
+    client: Client,
+    settings: Settings,
+    leadership: Leadership,
+    health: Health,
+    shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+    serve: impl FnOnce(prometheus_client::registry::Registry),
+) {
+    let (calls, called) = tokio::sync::mpsc::unbounded_channel();
+    let (runners, follow_runners) = watch::children::<Runner>(client.clone(), calls.clone());
+    let (jobs, follow_jobs) = watch::children::<Job>(client.clone(), calls.clone());
+    let (pods, follow_pods) = watch::children::<Pod>(client.clone(), calls);
+    let caches = Caches { runners, jobs, pods };
+    let controller = Controller::new(
+        Api::<Guarded>::all(client.clone()),
+        watcher::Config::default().any_semantic(),
+    )
+    .with_config(Config::default().concurrency(CONCURRENCY))
+    .reconcile_on(received(called))
+    .reconcile_all_on(changes(leadership.changes()))
+    .graceful_shutdown_on(shutdown);
+
+    let experiments = controller.store();
+    let metrics = ControllerMetrics::default();
+    serve(metrics.registry(experiments.clone()));
+    let recorder = Recorder::new(
+        client.clone(),
+        Reporter {
+            controller: FIELD_MANAGER.to_owned(),
+            instance: Some(settings.instance),
+        },
+    );
+    let context = Arc::new(Context {
+        client,
+        leadership,
+        recorder,
+        caches: caches.clone(),
+        defaults: settings.defaults,
+        expectations: Expectations::default(),
+        obstacles: Mutex::new(HashMap::new()),
+        failures: Mutex::new(HashMap::new()),
+        metrics,
+    });
+    let work = controller
+        .run(reconcile::reconcile, reconcile::error_policy, context)
+        .for_each(|outcome| {
+            if let Err(error) = outcome {
+                tracing::debug!(%error, "the controller's queue");
+            }
+            future::ready(())
+        });
+    let ready = async {
+        caches.filled().await;
+        drop(experiments.wait_until_ready().await);
+        health.ready.store(true, Ordering::Relaxed);
+        tracing::info!("caches are filled");
+        future::pending::<()>().await;
+    };
+    // The watches have no end of their own: the controller's end is the end of all.
+    tokio::select! {
+        () = work => {}
+        () = follow_runners => {}
+        () = follow_jobs => {}
+        () = follow_pods => {}
+        () = ready => {}
+    }
+}
+
+/// Channels as streams.
+mod tokio_stream_of {
+    use futures::{Stream, stream};
+    use tokio::sync::{mpsc::UnboundedReceiver, watch};
+
+    /// Everything that a channel receives.
+    pub(super) fn received<T>(receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
+        stream::unfold(receiver, async |mut receiver| {
+            let item = receiver.recv().await?;
+            Some((item, receiver))
+        })
+    }
+
+    /// One item per change of a value.
+    pub(super) fn changes<T>(receiver: watch::Receiver<T>) -> impl Stream<Item = ()> {
+        stream::unfold(receiver, async |mut receiver| {
+            receiver.changed().await.ok()?;
+            Some(((), receiver))
+        })
+    }
+}

@@ -1,0 +1,216 @@
+//! Step "aggregate": everything that was reported and decided, as the status that a user reads. Pure, and a function of
+//! its input alone but for the times of transitions: an unchanged state gives an unchanged status.
+
+use jiff::Timestamp;
+use lem_crds::{
+    EfficiencyExperimentStatus,
+    status::{ExperimentPhase, TrialFailure},
+};
+
+use super::{
+    condition::{self, ConditionType, Wanted},
+    decide::{Decision, Stage},
+    prepare::Prepared,
+};
+use crate::experiment::{
+    Failure, Record,
+    schedule::{self, Known},
+    summary,
+};
+
+/// What a status is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Aggregated<'a> {
+    /// The experiment and its plan.
+    pub prepared: &'a Prepared,
+    /// Generation of its spec.
+    pub generation: Option<i64>,
+    /// The status so far.
+    pub before: &'a EfficiencyExperimentStatus,
+    /// What processes reported.
+    pub records: &'a [Record],
+    /// What happens next.
+    pub decision: &'a Decision,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// The status of an experiment that runs or has run.
+pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
+    let Aggregated {
+        prepared,
+        generation,
+        before,
+        records,
+        decision,
+        now,
+    } = *input;
+    let records = &finished_windows(records, decision);
+    let failures: Vec<TrialFailure> = before.failures.iter().chain(&decision.failures).cloned().collect();
+    let known: Vec<Failure> = failures.iter().map(Failure::from).collect();
+    let mut status = summary::summarise(&prepared.spec, &prepared.points, records, &known).status;
+    status.progress.retried = schedule::retries_used(&Known {
+        spec: &prepared.spec,
+        points: &prepared.points,
+        records,
+        failures: &known,
+    });
+    let over = matches!(decision.stage, Stage::Over { .. });
+    if !over {
+        status.partial.clear();
+        status.phase = phase(decision, status.progress.finished);
+        if status.points.is_empty() {
+            status.headline = None;
+        }
+        // What a process has spent so far changes with each of its reports: figures are settled once per trial.
+        let settled = status.progress == before.progress && failures == before.failures;
+        if settled && !before.points.is_empty() {
+            status.points.clone_from(&before.points);
+            status.headline.clone_from(&before.headline);
+            status.warnings.clone_from(&before.warnings);
+        }
+    } else if let Stage::Over { cancelled: true } = decision.stage {
+        status.partial.insert(0, "cancelled by spec.cancel".to_owned());
+    }
+    let wanted = conditions(prepared, decision, &status);
+    status.conditions = condition::merge(&before.conditions, wanted, generation, now);
+    status.observed_generation = generation;
+    status.failures = failures;
+    status
+}
+
+/// The records without windows of the trial under way: half a trial is no result, and no doubt about one either.
+fn finished_windows(records: &[Record], decision: &Decision) -> Vec<Record> {
+    let mut records = records.to_vec();
+    if let Stage::Measuring(trial) = &decision.stage {
+        for record in &mut records {
+            record.status.windows.retain(|window| window.trial != *trial);
+        }
+    }
+    records
+}
+
+/// The status of an experiment that cannot run as written.
+pub fn refused(
+    before: &EfficiencyExperimentStatus,
+    generation: Option<i64>,
+    message: String,
+    now: Timestamp,
+) -> EfficiencyExperimentStatus {
+    let wanted = vec![Wanted {
+        kind: ConditionType::Validated,
+        holds: false,
+        reason: "Refused",
+        message,
+    }];
+    EfficiencyExperimentStatus {
+        observed_generation: generation,
+        conditions: condition::merge(&before.conditions, wanted, generation, now),
+        phase: ExperimentPhase::Pending,
+        ..EfficiencyExperimentStatus::default()
+    }
+}
+
+/// Nothing more happens to an experiment in this phase.
+pub fn is_over(phase: ExperimentPhase) -> bool {
+    match phase {
+        ExperimentPhase::Complete | ExperimentPhase::Partial | ExperimentPhase::Failed => true,
+        ExperimentPhase::Pending
+        | ExperimentPhase::Starting
+        | ExperimentPhase::Measuring
+        | ExperimentPhase::Suspended => false,
+    }
+}
+
+fn phase(decision: &Decision, finished: u32) -> ExperimentPhase {
+    match decision.stage {
+        Stage::Suspended => ExperimentPhase::Suspended,
+        Stage::Starting { .. } if finished == 0 => ExperimentPhase::Starting,
+        Stage::Starting { .. } | Stage::Measuring(_) | Stage::Closing | Stage::Over { .. } => {
+            ExperimentPhase::Measuring
+        }
+    }
+}
+
+fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExperimentStatus) -> Vec<Wanted> {
+    let wanted = |kind, holds, reason, message: String| Wanted {
+        kind,
+        holds,
+        reason,
+        message,
+    };
+    let count = prepared.spec.processes.count;
+    let validated = wanted(
+        ConditionType::Validated,
+        true,
+        "Planned",
+        format!(
+            "{} points, {} trials, {} cohorts of {count} processes",
+            prepared.points.len(),
+            prepared.slots.len(),
+            prepared.cohorts.len()
+        ),
+    );
+    let (scheduled, scheduled_reason, scheduled_words) = match &decision.stage {
+        Stage::Starting { placed: false } => (false, "Placing", format!("{count} processes are being placed")),
+        Stage::Starting { placed: true } | Stage::Measuring(_) | Stage::Closing => {
+            (true, "Placed", format!("{count} processes run"))
+        }
+        Stage::Suspended => (false, "Suspended", "no process runs".to_owned()),
+        Stage::Over { .. } => (false, "Over", "no process is needed any more".to_owned()),
+    };
+    let (measuring, measuring_reason, measuring_words) = match &decision.stage {
+        Stage::Starting { .. } => (false, "Loading", "the model is being loaded".to_owned()),
+        Stage::Measuring(trial) => {
+            let point = prepared.points.iter().find(|point| point.index == trial.point);
+            let label = point.map_or_else(String::new, lem_crds::plan::Point::label);
+            let words = format!("{label} cycle {} attempt {}", trial.cycle + 1, trial.attempt + 1);
+            (true, "Trial", words)
+        }
+        Stage::Closing => (
+            true,
+            "LastBaseline",
+            "the processes take their last baseline".to_owned(),
+        ),
+        Stage::Suspended => (false, "Suspended", "spec.suspend is true".to_owned()),
+        Stage::Over { .. } => (false, "Over", "nothing more is measured".to_owned()),
+    };
+    let over = matches!(decision.stage, Stage::Over { .. });
+    let reason = match (&decision.stage, status.phase) {
+        (Stage::Over { cancelled: true }, _) => "Cancelled",
+        (Stage::Over { .. }, ExperimentPhase::Complete) => "Measured",
+        (Stage::Over { .. }, ExperimentPhase::Partial) => "Partial",
+        (Stage::Over { .. }, _) => "NoResult",
+        _ => "Running",
+    };
+    let failed = over && status.phase == ExperimentPhase::Failed;
+    let summary = format!("{} trials have a result", status.progress.summary);
+    let why = status.partial.first().map_or_else(|| summary.clone(), Clone::clone);
+    let suspended = decision.stage == Stage::Suspended;
+    vec![
+        validated,
+        wanted(ConditionType::Scheduled, scheduled, scheduled_reason, scheduled_words),
+        wanted(ConditionType::Measuring, measuring, measuring_reason, measuring_words),
+        wanted(ConditionType::Complete, over && !failed, reason, summary),
+        wanted(
+            ConditionType::Failed,
+            failed,
+            if failed { reason } else { "NotFailed" },
+            if failed { why } else { String::new() },
+        ),
+        wanted(
+            ConditionType::Suspended,
+            suspended,
+            if suspended { "Asked" } else { "NotAsked" },
+            if suspended {
+                "set spec.suspend to false to go on".to_owned()
+            } else {
+                String::new()
+            },
+        ),
+        match &decision.stall {
+            Some(cause) => wanted(ConditionType::Stalled, true, cause.reason, cause.message.clone()),
+            None => wanted(ConditionType::Stalled, false, "Progressing", String::new()),
+        },
+    ]
+}

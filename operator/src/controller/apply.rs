@@ -1,0 +1,206 @@
+//! Step "apply": changes of the cluster. Client.
+//!
+//! Accounts, Roles, bindings and Jobs are applied by the server under one field manager. Mailboxes are created once and
+//! then written letter by letter: what they hold is not a wish that may be repeated, so a copy that is already there is
+//! left alone, and each letter is fenced by the UID of the mailbox that it was written for.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::ServiceAccount,
+    rbac::v1::{Role, RoleBinding},
+};
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams},
+};
+use lem_crds::Runner;
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::json;
+
+use super::{
+    build::{self, CohortObjects, CohortPlan, Defaults},
+    decide::{Change, Letter},
+    error::ReconcileError,
+    expectation::Expectations,
+    prepare::Prepared,
+    view::Observed,
+};
+
+/// The one field manager of everything that the operator writes.
+pub const FIELD_MANAGER: &str = "lem-operator";
+
+/// What applying needs.
+pub(super) struct Applier<'a> {
+    pub(super) client: &'a Client,
+    pub(super) prepared: &'a Prepared,
+    pub(super) observed: &'a Observed,
+    pub(super) defaults: &'a Defaults,
+    pub(super) expectations: &'a Expectations,
+}
+
+impl Applier<'_> {
+    /// Makes one change.
+    pub(super) async fn apply(&self, change: &Change) -> Result<(), ReconcileError> {
+        match change {
+            Change::CreateCohort {
+                cohort,
+                incarnation,
+                assignment,
+            } => {
+                let Some(of_plan) = self.prepared.cohorts.iter().find(|one| one.key == *cohort) else {
+                    return Ok(());
+                };
+                let spec = &self.prepared.spec;
+                let most_cycles = spec.protocol.stop_rule.as_ref().map_or(0, |rule| rule.maximum_cycles);
+                let per_point = spec.protocol.cycles.max(most_cycles);
+                let points = of_plan.trials.iter().map(|slot| slot.point);
+                let points = points.collect::<std::collections::BTreeSet<_>>().len() as u32;
+                self.create(&build::cohort(&CohortPlan {
+                    owner: &self.prepared.owner,
+                    spec,
+                    defaults: self.defaults,
+                    key: cohort,
+                    incarnation: *incarnation,
+                    load: &of_plan.load,
+                    trials: points * per_point + spec.protocol.retry_budget,
+                    assignment,
+                }))
+                .await
+            }
+            Change::Tell { runner, letter } => self.tell(runner, letter).await,
+            Change::DeleteJob { name } => {
+                let deleted = self.api::<Job>().delete(name, &DeleteParams::background()).await;
+                match deleted {
+                    Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                    other => other.map(drop).map_err(failed::<Job>(name)),
+                }
+            }
+            Change::SetTimeToLive { name, seconds } => {
+                let patch = json!({"spec": {"ttlSecondsAfterFinished": seconds}});
+                self.patch::<Job>(name, &Patch::Merge(patch)).await
+            }
+        }
+    }
+
+    /// In this order, so that a pod finds everything that it needs.
+    async fn create(&self, objects: &CohortObjects) -> Result<(), ReconcileError> {
+        let CohortObjects {
+            service_account,
+            role,
+            role_binding,
+            runners,
+            job,
+        } = objects;
+        self.server_side_apply::<ServiceAccount>(service_account).await?;
+        self.server_side_apply::<Role>(role).await?;
+        self.server_side_apply::<RoleBinding>(role_binding).await?;
+        for runner in runners {
+            let name = runner.name_any();
+            if self.observed.runners.iter().any(|there| there.name_any() == name) {
+                continue;
+            }
+            self.create_once(runner).await?;
+        }
+        if self
+            .observed
+            .jobs
+            .iter()
+            .any(|there| there.name_any() == job.name_any())
+        {
+            return Ok(());
+        }
+        self.create_once(job).await
+    }
+
+    async fn tell(&self, runner: &str, letter: &Letter) -> Result<(), ReconcileError> {
+        let there = self.observed.runners.iter().find(|there| there.name_any() == runner);
+        let Some(uid) = there.and_then(ResourceExt::uid) else {
+            return Ok(());
+        };
+        let content = match letter {
+            Letter::Assignment(assignment) => json!({"op": "add", "path": "/spec/assignment", "value": assignment}),
+            Letter::Finish => json!({"op": "add", "path": "/spec/finish", "value": true}),
+        };
+        let fenced = json!([{"op": "test", "path": "/metadata/uid", "value": uid}, content]);
+        let patch: json_patch::Patch =
+            serde_json::from_value(fenced).map_err(|error| failed::<Runner>(runner)(kube::Error::SerdeError(error)))?;
+        self.patch::<Runner>(runner, &Patch::Json::<()>(patch)).await
+    }
+
+    fn api<K>(&self) -> Api<K>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
+    {
+        Api::namespaced(self.client.clone(), &self.prepared.owner.namespace)
+    }
+
+    async fn server_side_apply<K>(&self, object: &K) -> Result<(), ReconcileError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let name = object.name_any();
+        let parameters = PatchParams::apply(FIELD_MANAGER).force();
+        let applied = self.api::<K>().patch(&name, &parameters, &Patch::Apply(object)).await;
+        applied.map(drop).map_err(failed::<K>(&name))
+    }
+
+    async fn create_once<K>(&self, object: &K) -> Result<(), ReconcileError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + Debug
+            + Serialize
+            + DeserializeOwned,
+    {
+        let parameters = PostParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PostParams::default()
+        };
+        match self.api::<K>().create(&parameters, object).await {
+            Ok(created) => {
+                self.expectations.expect(&self.prepared.owner.uid, &created);
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if status.reason == "AlreadyExists" => Ok(()),
+            Err(error) => Err(failed::<K>(&object.name_any())(error)),
+        }
+    }
+
+    async fn patch<K>(&self, name: &str, patch: &Patch<impl Serialize + Debug>) -> Result<(), ReconcileError>
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
+    {
+        let parameters = PatchParams {
+            field_manager: Some(FIELD_MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        match self.api::<K>().patch(name, &parameters, patch).await {
+            Ok(patched) => {
+                self.expectations.expect(&self.prepared.owner.uid, &patched);
+                Ok(())
+            }
+            // It has gone in the meantime; the watch will say so.
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            Err(error) => Err(failed::<K>(name)(error)),
+        }
+    }
+}
+
+fn failed<K: Resource<DynamicType = ()>>(name: &str) -> impl FnOnce(kube::Error) -> ReconcileError {
+    let name = name.to_owned();
+    let kind = match K::kind(&()).as_ref() {
+        "ServiceAccount" => "ServiceAccount",
+        "Role" => "Role",
+        "RoleBinding" => "RoleBinding",
+        "Runner" => "Runner",
+        "Job" => "Job",
+        _ => "object",
+    };
+    move |source| ReconcileError::Apply { kind, name, source }
+}

@@ -1,0 +1,111 @@
+//! From a decision to the objects of one cohort, each a pure function of experiment and plan: no client, no clock.
+
+mod access;
+mod job;
+mod mailbox;
+mod name;
+mod pod;
+mod volume;
+
+use k8s_openapi::{
+    api::{
+        batch::v1::Job,
+        core::v1::ServiceAccount,
+        rbac::v1::{Role, RoleBinding},
+    },
+    apimachinery::pkg::apis::meta::v1::OwnerReference,
+};
+use lem_crds::{EfficiencyExperimentSpec, Runner, plan::LoadPlan, runner::Assignment};
+
+pub use self::name::{
+    COHORT_LABEL, COMPONENT_LABEL, EXPERIMENT_LABEL, EXPERIMENT_UID_LABEL, INCARNATION_LABEL, MANAGED_BY,
+    MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, runner_name,
+};
+
+/// The experiment that owns what is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Owner {
+    /// Its name.
+    pub name: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its UID: an experiment of the same name is another one.
+    pub uid: String,
+}
+
+impl Owner {
+    fn reference(&self) -> OwnerReference {
+        OwnerReference {
+            api_version: format!("{}/{}", lem_crds::GROUP, lem_crds::VERSION),
+            kind: "EfficiencyExperiment".to_owned(),
+            name: self.name.clone(),
+            uid: self.uid.clone(),
+            controller: Some(true),
+            block_owner_deletion: Some(true),
+        }
+    }
+}
+
+/// What the operator brings to every pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// Image of the runner where the experiment names none.
+    pub runner_image: String,
+}
+
+/// Everything that the objects of one incarnation of a cohort follow from.
+#[derive(Debug, Clone, Copy)]
+pub struct CohortPlan<'a> {
+    /// Who owns them.
+    pub owner: &'a Owner,
+    /// The experiment.
+    pub spec: &'a EfficiencyExperimentSpec,
+    /// The operator's part.
+    pub defaults: &'a Defaults,
+    /// Key of the cohort among those of the experiment.
+    pub key: &'a str,
+    /// Which set of processes this is, from 0.
+    pub incarnation: u32,
+    /// What each process loads.
+    pub load: &'a LoadPlan,
+    /// Trials that may still come, retries and extensions included.
+    pub trials: u32,
+    /// The first trial; with it the runner goes from loading straight to its warm-up.
+    pub assignment: &'a Assignment,
+}
+
+impl CohortPlan<'_> {
+    /// Name of the Job and of everything else that the cohort has one of.
+    pub fn name(&self) -> String {
+        cohort_name(self.owner, self.key, self.incarnation)
+    }
+}
+
+/// The objects of one cohort, in the order in which they are applied: a pod finds everything that it needs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CohortObjects {
+    /// Whom the pods act as.
+    pub service_account: ServiceAccount,
+    /// What they may do: read, watch and report on their own mailboxes.
+    pub role: Role,
+    /// Joins the two.
+    pub role_binding: RoleBinding,
+    /// One mailbox per process.
+    pub runners: Vec<Runner>,
+    /// The processes.
+    pub job: Job,
+}
+
+/// Builds a cohort.
+pub fn cohort(plan: &CohortPlan<'_>) -> CohortObjects {
+    CohortObjects {
+        service_account: access::service_account(plan),
+        role: access::role(plan),
+        role_binding: access::role_binding(plan),
+        runners: mailbox::runners(plan),
+        job: job::job(plan),
+    }
+}
+
+#[cfg(test)]
+mod tests;

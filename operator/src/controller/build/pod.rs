@@ -1,0 +1,226 @@
+//! The pod of a process. Passes Pod Security `restricted`. Pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{
+        Affinity, Capabilities, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector,
+        PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
+        SecretKeySelector, SecurityContext, TopologySpreadConstraint,
+    },
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
+        util::intstr::IntOrString,
+    },
+};
+use lem_crds::experiment::{ImagePullPolicy, ModelSource, RunnerTemplate};
+
+use super::{
+    COMPONENT_LABEL, CohortPlan, EXPERIMENT_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT,
+    volume,
+};
+
+/// Name of the container that measures.
+pub(super) const CONTAINER: &str = "runner";
+/// Nobody's user and group in distroless images.
+const USER: i64 = 65532;
+/// The resource that NVIDIA's device plugin advertises.
+const GPU: &str = "nvidia.com/gpu";
+/// SIGTERM to SIGKILL: the last report may take 20 s.
+const GRACE_SECONDS: i64 = 30;
+
+pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
+    let template = plan.spec.runner.clone().unwrap_or_default();
+    let placement = plan.spec.placement.clone().unwrap_or_default();
+    let secrets = template
+        .image_pull_secrets
+        .iter()
+        .map(|name| LocalObjectReference { name: name.clone() });
+    PodSpec {
+        service_account_name: Some(plan.name()),
+        automount_service_account_token: Some(true),
+        enable_service_links: Some(false),
+        restart_policy: Some("Never".to_owned()),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        image_pull_secrets: non_empty(secrets.collect()),
+        runtime_class_name: placement.runtime_class_name,
+        node_selector: (!placement.node_selector.is_empty()).then_some(placement.node_selector),
+        tolerations: non_empty(placement.tolerations),
+        affinity: Some(apart_from_other_experiments(plan)),
+        topology_spread_constraints: Some(vec![over_nodes(plan)]),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(USER),
+            run_as_group: Some(USER),
+            fs_group: Some(USER),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..SeccompProfile::default()
+            }),
+            ..PodSecurityContext::default()
+        }),
+        containers: vec![container(plan, &template)],
+        volumes: Some(volume::volumes(plan)),
+        ..PodSpec::default()
+    }
+}
+
+fn container(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Container {
+    let image = template.image.clone();
+    Container {
+        name: CONTAINER.to_owned(),
+        image: Some(image.unwrap_or_else(|| plan.defaults.runner_image.clone())),
+        image_pull_policy: template
+            .image_pull_policy
+            .map(ImagePullPolicy::name)
+            .map(ToOwned::to_owned),
+        args: Some(vec!["run".to_owned()]),
+        env: Some(environment(plan, template)),
+        resources: Some(resources(plan, template)),
+        security_context: Some(SecurityContext {
+            allow_privilege_escalation: Some(false),
+            read_only_root_filesystem: Some(true),
+            capabilities: Some(Capabilities {
+                drop: Some(vec!["ALL".to_owned()]),
+                ..Capabilities::default()
+            }),
+            ..SecurityContext::default()
+        }),
+        volume_mounts: Some(volume::mounts(plan)),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Container::default()
+    }
+}
+
+fn environment(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Vec<EnvVar> {
+    let value = |name: &str, value: String| EnvVar {
+        name: name.to_owned(),
+        value: Some(value),
+        ..EnvVar::default()
+    };
+    let field = |name: &str, path: String| EnvVar {
+        name: name.to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: path,
+                ..ObjectFieldSelector::default()
+            }),
+            ..EnvVarSource::default()
+        }),
+        ..EnvVar::default()
+    };
+    let own = template
+        .env
+        .iter()
+        .map(|variable| value(&variable.name, variable.value.clone()));
+    let mut variables: Vec<EnvVar> = own.collect();
+    let deadlines = &plan.spec.protocol.deadlines;
+    let idle_bound = (deadlines.load.seconds() + deadlines.ready.seconds()).ceil();
+    variables.extend([
+        value("LEM_MAILBOX", "kubernetes".to_owned()),
+        field("LEM_PROCESS", format!("metadata.labels['{PROCESS_LABEL}']")),
+        value("LEM_RUNNER_NAME", format!("{}-$(LEM_PROCESS)", plan.name())),
+        field("LEM_RUNNER_NAMESPACE", "metadata.namespace".to_owned()),
+        field("LEM_POD_UID", "metadata.uid".to_owned()),
+        field("NODE_NAME", "spec.nodeName".to_owned()),
+        value("LEM_IDLE_BOUND_SECONDS", format!("{idle_bound}")),
+        value("HF_HOME", format!("{}/huggingface", volume::SCRATCH)),
+    ]);
+    if let ModelSource::HuggingFace(hub) = &plan.load.model.source
+        && let Some(secret) = &hub.token_secret_ref
+    {
+        variables.push(EnvVar {
+            name: "HF_TOKEN".to_owned(),
+            // Resolved by the kubelet: the operator reads no Secret.
+            value_from: Some(EnvVarSource {
+                secret_key_ref: Some(SecretKeySelector {
+                    name: secret.name.clone(),
+                    key: secret.key.clone(),
+                    optional: Some(false),
+                }),
+                ..EnvVarSource::default()
+            }),
+            ..EnvVar::default()
+        });
+    }
+    variables
+}
+
+fn resources(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> ResourceRequirements {
+    let given = template.resources.clone().unwrap_or_default();
+    let quantities = |from: BTreeMap<String, IntOrString>| -> BTreeMap<String, Quantity> {
+        from.into_iter()
+            .map(|(resource, amount)| {
+                let amount = match amount {
+                    IntOrString::Int(amount) => amount.to_string(),
+                    IntOrString::String(amount) => amount,
+                };
+                (resource, Quantity(amount))
+            })
+            .collect()
+    };
+    let requests = quantities(given.requests);
+    let mut limits = quantities(given.limits);
+    let gpus = plan.load.gpus_per_process;
+    if gpus > 0 {
+        limits.insert(GPU.to_owned(), Quantity(gpus.to_string()));
+    }
+    ResourceRequirements {
+        requests: (!requests.is_empty()).then_some(requests),
+        limits: (!limits.is_empty()).then_some(limits),
+        ..ResourceRequirements::default()
+    }
+}
+
+/// One measurement per node at a time, in all namespaces: a neighbour's load would be in the counters.
+fn apart_from_other_experiments(plan: &CohortPlan<'_>) -> Affinity {
+    let requirement = |key: &str, operator: &str, value: &str| LabelSelectorRequirement {
+        key: key.to_owned(),
+        operator: operator.to_owned(),
+        values: Some(vec![value.to_owned()]),
+    };
+    let others = PodAffinityTerm {
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        // Empty means all.
+        namespace_selector: Some(LabelSelector::default()),
+        label_selector: Some(LabelSelector {
+            match_expressions: Some(vec![
+                requirement(MANAGED_BY_LABEL, "In", MANAGED_BY),
+                requirement(COMPONENT_LABEL, "In", RUNNER_COMPONENT),
+                requirement(EXPERIMENT_UID_LABEL, "NotIn", &plan.owner.uid),
+            ]),
+            match_labels: None,
+        }),
+        ..PodAffinityTerm::default()
+    };
+    Affinity {
+        pod_anti_affinity: Some(PodAntiAffinity {
+            required_during_scheduling_ignored_during_execution: Some(vec![others]),
+            ..PodAntiAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+/// Evenly over nodes as far as there are enough of them.
+fn over_nodes(plan: &CohortPlan<'_>) -> TopologySpreadConstraint {
+    let ours = [
+        (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
+        (EXPERIMENT_UID_LABEL.to_owned(), plan.owner.uid.clone()),
+    ];
+    TopologySpreadConstraint {
+        max_skew: 1,
+        topology_key: "kubernetes.io/hostname".to_owned(),
+        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        label_selector: Some(LabelSelector {
+            match_labels: Some(ours.into()),
+            match_expressions: None,
+        }),
+        ..TopologySpreadConstraint::default()
+    }
+}
+
+fn non_empty<T>(values: Vec<T>) -> Option<Vec<T>> {
+    (!values.is_empty()).then_some(values)
+}

@@ -1,0 +1,160 @@
+//! Whole objects, as the API server gets them.
+
+use jiff::Timestamp;
+use lem_crds::{EfficiencyExperimentSpec, plan::TrialIdentity, runner::Assignment};
+use serde_json::{Value, json};
+
+use super::{CohortObjects, CohortPlan, Defaults, Owner, cohort};
+use crate::experiment::{self, tests::fixtures};
+
+fn built(spec: &Value) -> CohortObjects {
+    let spec: EfficiencyExperimentSpec = fixtures::spec(spec);
+    let points = experiment::plan(&spec).unwrap();
+    let point = &points[0];
+    cohort(&CohortPlan {
+        owner: &Owner {
+            name: "quick".to_owned(),
+            namespace: "lab".to_owned(),
+            uid: "11111111-2222-3333-4444-555555555555".to_owned(),
+        },
+        spec: &spec,
+        defaults: &Defaults {
+            runner_image: "registry.example/lem-runner:1".to_owned(),
+        },
+        key: "0123456789",
+        incarnation: 0,
+        load: &point.load,
+        trials: 6,
+        assignment: &Assignment {
+            trial: TrialIdentity {
+                plan_sha256: "abc".to_owned(),
+                point: 0,
+                cycle: 0,
+                attempt: 0,
+            },
+            window: point.window.clone(),
+            assigned_at: Some(Timestamp::from_second(1_800_000_000).unwrap()),
+            start_at: None,
+        },
+    })
+}
+
+fn pod(spec: &Value) -> Value {
+    json!(built(spec).job)["spec"]["template"]["spec"].clone()
+}
+
+fn environment(pod: &Value, name: &str) -> Option<Value> {
+    let variables = pod["containers"][0]["env"].as_array().unwrap();
+    variables.iter().find(|variable| variable["name"] == name).cloned()
+}
+
+#[test]
+fn the_job_of_a_plain_experiment_is_as_documented() {
+    insta::assert_yaml_snapshot!(built(&json!({"processes": {"count": 3}})).job);
+}
+
+#[test]
+fn pods_may_touch_their_own_mailboxes_and_nothing_else() {
+    let objects = built(&json!({"processes": {"count": 2}}));
+    insta::assert_yaml_snapshot!((&objects.service_account, &objects.role, &objects.role_binding));
+}
+
+#[test]
+fn a_mailbox_holds_the_first_trial_before_its_pod_exists() {
+    let objects = built(&json!({"processes": {"count": 2}}));
+    let names: Vec<_> = objects
+        .runners
+        .iter()
+        .map(|runner| runner.metadata.name.clone().unwrap())
+        .collect();
+    let job = objects.job.metadata.name.unwrap();
+    assert_eq!(names, [format!("{job}-0"), format!("{job}-1")]);
+    insta::assert_yaml_snapshot!(objects.runners[1]);
+}
+
+#[test]
+fn everything_is_owned_by_the_experiment_so_that_nothing_outlives_it() {
+    let objects = built(&json!({"processes": {"count": 2}}));
+    let mut metadata = vec![
+        &objects.service_account.metadata,
+        &objects.role.metadata,
+        &objects.role_binding.metadata,
+        &objects.job.metadata,
+    ];
+    metadata.extend(objects.runners.iter().map(|runner| &runner.metadata));
+    for one in metadata {
+        let owner = &one.owner_references.as_ref().unwrap()[0];
+        assert_eq!(
+            (owner.kind.as_str(), owner.controller),
+            ("EfficiencyExperiment", Some(true))
+        );
+    }
+}
+
+#[test]
+fn placement_and_container_follow_the_spec() {
+    let pod = pod(&json!({
+        "processes": {"gpusPerProcess": 2},
+        "placement": {"nodeSelector": {"pool": "h100"}, "runtimeClassName": "nvidia",
+            "tolerations": [{"key": "gpu", "operator": "Exists", "effect": "NoSchedule"}]},
+        "runner": {"image": "mine:2", "imagePullPolicy": "Never", "imagePullSecrets": ["registry"],
+            "resources": {"requests": {"cpu": 2, "memory": "4Gi"}, "limits": {"memory": "8Gi"}},
+            "env": [{"name": "RUST_LOG", "value": "debug"}]},
+    }));
+    let container = &pod["containers"][0];
+    assert_eq!(
+        (container["image"].as_str(), container["imagePullPolicy"].as_str()),
+        (Some("mine:2"), Some("Never"))
+    );
+    assert_eq!(
+        container["resources"],
+        json!({
+        "requests": {"cpu": "2", "memory": "4Gi"}, "limits": {"memory": "8Gi", "nvidia.com/gpu": "2"}})
+    );
+    assert_eq!(pod["nodeSelector"]["pool"], "h100");
+    assert_eq!(pod["runtimeClassName"], "nvidia");
+    assert_eq!(pod["tolerations"][0]["key"], "gpu");
+    assert_eq!(pod["imagePullSecrets"][0]["name"], "registry");
+    assert_eq!(environment(&pod, "RUST_LOG").unwrap()["value"], "debug");
+}
+
+#[test]
+fn a_process_without_gpus_asks_for_none() {
+    let pod = pod(&json!({"processes": {"gpusPerProcess": 0}}));
+    assert_eq!(
+        pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"],
+        Value::Null
+    );
+}
+
+#[test]
+fn each_source_of_a_model_brings_its_volume_or_its_secret() {
+    let source = |source: Value| pod(&json!({"model": {"name": "owner/name", "source": source}}));
+    let claim = source(json!({"persistentVolumeClaim": {"claimName": "models", "path": "llama"}}));
+    assert_eq!(
+        claim["volumes"][1]["persistentVolumeClaim"],
+        json!({"claimName": "models", "readOnly": true})
+    );
+    assert_eq!(claim["containers"][0]["volumeMounts"][1]["mountPath"], "/lem/model");
+    let image = source(json!({"image": {"reference": "models/llama@sha256:0"}}));
+    assert_eq!(image["volumes"][1]["image"]["reference"], "models/llama@sha256:0");
+    let hub = source(json!({"huggingFace": {"revision": "main", "tokenSecretRef": {"name": "hub", "key": "token"}}}));
+    let token = environment(&hub, "HF_TOKEN").unwrap();
+    assert_eq!(
+        token["valueFrom"]["secretKeyRef"],
+        json!({"name": "hub", "key": "token", "optional": false})
+    );
+    assert_eq!(hub["volumes"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn prompts_of_a_config_map_are_mounted_by_their_key() {
+    let pod = pod(&json!({"model": {"name": "m", "source": {"image": {"reference": "m"}}},
+        "workload": {"prompts": {"configMapRef": {"name": "questions", "key": "easy.jsonl"}}}}));
+    assert_eq!(
+        pod["volumes"][2]["configMap"],
+        json!({"name": "questions", "optional": false,
+        "items": [{"key": "easy.jsonl", "path": "easy.jsonl"}]})
+    );
+    assert_eq!(pod["containers"][0]["volumeMounts"][2]["mountPath"], "/lem/prompts");
+}

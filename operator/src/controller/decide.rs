@@ -1,0 +1,349 @@
+//! What to do next, given everything that was seen. Pure: the same observation always gives the same decision, so a
+//! restarted operator goes on where the last one was, and a second look at the same state changes nothing.
+//!
+//! At most one incarnation of one cohort is open at a time. It goes from trial to trial until nothing is left for it,
+//! the experiment is suspended or cancelled, or its Job is lost; then it is closed, and the next one begins.
+
+mod open;
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use lem_crds::{
+    plan::TrialIdentity,
+    runner::{Assignment, RunnerError},
+    status::{ProcessFailure, TrialFailure},
+};
+
+use super::{
+    prepare::Prepared,
+    stall::Cause,
+    view::{Incarnation, JobEnd, Observed},
+};
+use crate::experiment::{
+    Cohort, Failure, Record, TrialSlot,
+    schedule::{self, Known},
+};
+
+/// Two sets of processes in a row without a single window: the third would fail as well.
+const FRUITLESS_INCARNATIONS: usize = 2;
+/// Characters of a failure's message that status keeps.
+const LONGEST_MESSAGE: usize = 600;
+
+/// One change of the cluster.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Change {
+    /// Make the objects of an incarnation; those that are there already stay as they are.
+    CreateCohort {
+        /// Key of the cohort.
+        cohort: String,
+        /// Number of the incarnation.
+        incarnation: u32,
+        /// The first trial.
+        assignment: Box<Assignment>,
+    },
+    /// Write a mailbox.
+    Tell {
+        /// Name of the `Runner`.
+        runner: String,
+        /// What it holds from now on.
+        letter: Letter,
+    },
+    /// Delete a Job with its pods.
+    DeleteJob {
+        /// Its name.
+        name: String,
+    },
+    /// Let a finished Job go after so many seconds.
+    SetTimeToLive {
+        /// Its name.
+        name: String,
+        /// Seconds.
+        seconds: u32,
+    },
+}
+
+/// What is written into a mailbox.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Letter {
+    /// The next trial, or its common start.
+    Assignment(Box<Assignment>),
+    /// No further trial comes.
+    Finish,
+}
+
+/// How far the experiment is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stage {
+    /// Pods are being placed, or load the model.
+    Starting {
+        /// All pods run.
+        placed: bool,
+    },
+    /// A trial is under way.
+    Measuring(TrialIdentity),
+    /// The last baseline of an incarnation.
+    Closing,
+    /// Nothing runs, by the user's wish.
+    Suspended,
+    /// Nothing more comes.
+    Over {
+        /// By the user's wish.
+        cancelled: bool,
+    },
+}
+
+/// What to do, and how things stand.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Changes of the cluster, in order.
+    pub changes: Vec<Change>,
+    /// Trials that have just failed. They are written into status before anything else happens: a change that rests on
+    /// a failure which nobody remembers would be undone by the next restart.
+    pub failures: Vec<TrialFailure>,
+    /// How far the experiment is.
+    pub stage: Stage,
+    /// Why nothing moves, if something stands in the way.
+    pub stall: Option<Cause>,
+    /// When to look again though nothing has happened.
+    pub wake_at: Option<Timestamp>,
+}
+
+impl Decision {
+    fn at(stage: Stage) -> Self {
+        Self {
+            changes: Vec::new(),
+            failures: Vec::new(),
+            stage,
+            stall: None,
+            wake_at: None,
+        }
+    }
+}
+
+/// Everything that a decision rests on.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// The experiment and its plan.
+    pub prepared: &'a Prepared,
+    /// What was seen.
+    pub observed: &'a Observed,
+    /// What processes have reported.
+    pub records: &'a [Record],
+    /// Trials that have failed so far.
+    pub failures: &'a [Failure],
+    /// Now.
+    pub now: Timestamp,
+}
+
+impl Situation<'_> {
+    fn known(&self) -> Known<'_> {
+        Known {
+            spec: &self.prepared.spec,
+            points: &self.prepared.points,
+            records: self.records,
+            failures: self.failures,
+        }
+    }
+
+    /// The next trial of a cohort, without the points of which a process has said that they cannot run.
+    fn next(&self, cohort: &Cohort) -> Option<(TrialSlot, u32)> {
+        let refused: BTreeSet<&str> = self
+            .failures
+            .iter()
+            .filter(|failure| failure.processes.iter().any(|(_, error)| error.is_refusal()))
+            .map(|failure| failure.trial.plan_sha256.as_str())
+            .collect();
+        let runnable: Vec<TrialSlot> = cohort
+            .trials
+            .iter()
+            .filter(|slot| {
+                let point = self.prepared.points.iter().find(|point| point.index == slot.point);
+                point.is_some_and(|point| !refused.contains(point.plan_sha256.as_str()))
+            })
+            .copied()
+            .collect();
+        if runnable.is_empty() {
+            return None;
+        }
+        schedule::next_trial(&self.known(), &runnable, self.prepared.spec.protocol.retry_budget)
+    }
+
+    fn assignment(&self, slot: TrialSlot, attempt: u32) -> Option<Assignment> {
+        let point = self.prepared.points.iter().find(|point| point.index == slot.point)?;
+        Some(Assignment {
+            trial: self.known().identity(slot, attempt)?,
+            window: point.window.clone(),
+            assigned_at: Some(self.now),
+            start_at: None,
+        })
+    }
+
+    fn failed(&self, trial: &TrialIdentity) -> bool {
+        self.failures.iter().any(|failure| failure.trial == *trial)
+    }
+
+    /// A process missed a deadline in it.
+    fn was_late(&self, trial: &TrialIdentity) -> bool {
+        let of_trial = self.failures.iter().filter(|failure| failure.trial == *trial);
+        of_trial
+            .flat_map(|failure| &failure.processes)
+            .any(|(_, error)| error.category == "deadline")
+    }
+
+    /// Whether another set of processes of a cohort would fare as the last ones did.
+    fn given_up(&self, cohort: &Cohort, incarnations: &[Incarnation]) -> bool {
+        let mut fruitless = 0;
+        let of_cohort = incarnations.iter().filter(|one| one.cohort == cohort.key);
+        for incarnation in of_cohort.rev() {
+            let failed = incarnation
+                .seats
+                .iter()
+                .filter_map(|seat| seat.assigned())
+                .any(|trial| self.failed(trial));
+            if !failed || incarnation.windows() > 0 {
+                break;
+            }
+            let never_loaded = incarnation.seats.iter().any(|seat| {
+                let status = seat.runner.status.as_ref();
+                status.is_some_and(|status| {
+                    status.environment.is_none() && status.error.as_ref().is_some_and(RunnerError::is_refusal)
+                })
+            });
+            if never_loaded {
+                return true;
+            }
+            fruitless += 1;
+        }
+        fruitless >= FRUITLESS_INCARNATIONS
+    }
+}
+
+/// Decides.
+pub fn decide(situation: &Situation<'_>) -> Decision {
+    let incarnations = situation.observed.incarnations();
+    let spec = &situation.prepared.spec;
+    if let Some(incarnation) = incarnations.iter().find(|one| !one.closed()) {
+        return open::lead(situation, incarnation);
+    }
+    let mut decision = Decision::at(Stage::Closing);
+    decision.changes = times_to_live(situation, &incarnations);
+    if let Some(last) = incarnations.iter().find(|one| !one.over()) {
+        close(situation, last, &mut decision);
+        return decision;
+    }
+    if spec.cancel {
+        decision.stage = Stage::Over { cancelled: true };
+        return decision;
+    }
+    let next = situation
+        .prepared
+        .cohorts
+        .iter()
+        .filter(|cohort| !situation.given_up(cohort, &incarnations))
+        .find_map(|cohort| Some((cohort, situation.next(cohort)?)));
+    let Some((cohort, (slot, attempt))) = next else {
+        decision.stage = Stage::Over { cancelled: false };
+        return decision;
+    };
+    if spec.suspend {
+        decision.stage = Stage::Suspended;
+        return decision;
+    }
+    let number = incarnations
+        .iter()
+        .filter(|one| one.cohort == cohort.key)
+        .map(|one| one.number + 1)
+        .max()
+        .unwrap_or(0);
+    if let Some(assignment) = situation.assignment(slot, attempt) {
+        decision.changes.push(Change::CreateCohort {
+            cohort: cohort.key.clone(),
+            incarnation: number,
+            assignment: Box::new(assignment),
+        });
+    }
+    decision.stage = Stage::Starting { placed: false };
+    decision
+}
+
+/// What is left to do once the experiment is over: its last Job may end later.
+pub fn afterwards(situation: &Situation<'_>) -> Decision {
+    let incarnations = situation.observed.incarnations();
+    let cancelled = situation.prepared.spec.cancel;
+    let mut decision = Decision::at(Stage::Over { cancelled });
+    decision.changes = times_to_live(situation, &incarnations);
+    decision
+}
+
+/// Bounded name of a change, for logs.
+pub fn name(change: &Change) -> &'static str {
+    match change {
+        Change::CreateCohort { .. } => "create_cohort",
+        Change::Tell {
+            letter: Letter::Finish, ..
+        } => "finish",
+        Change::Tell { .. } => "assign",
+        Change::DeleteJob { .. } => "delete_job",
+        Change::SetTimeToLive { .. } => "set_time_to_live",
+    }
+}
+
+/// A closed incarnation whose processes still take their last baseline. The Job has a deadline of its own; a process
+/// that cannot report is not waited for longer than a load may take.
+fn close(situation: &Situation<'_>, incarnation: &Incarnation, decision: &mut Decision) {
+    let deadlines = &situation.prepared.spec.protocol.deadlines;
+    let heard = incarnation.seats.iter().filter_map(|seat| {
+        let status = seat.runner.status.as_ref()?;
+        status.heartbeat
+    });
+    let Some(last_word) = heard.max().or(incarnation.job.as_ref().map(|job| job.created)) else {
+        return;
+    };
+    let bound = SignedDuration::try_from(deadlines.load.get()).unwrap_or(SignedDuration::MAX);
+    let until = last_word.saturating_add(bound).unwrap_or(Timestamp::MAX);
+    if situation.now < until {
+        decision.wake_at = Some(until);
+    } else if incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
+        decision.changes.push(Change::DeleteJob {
+            name: incarnation.name.clone(),
+        });
+    }
+}
+
+/// Finished Jobs are let go by outcome.
+fn times_to_live(situation: &Situation<'_>, incarnations: &[Incarnation]) -> Vec<Change> {
+    let lives = situation.prepared.spec.ttl_seconds_after_finished.unwrap_or_default();
+    let finished = incarnations.iter().filter_map(|incarnation| {
+        let job = incarnation
+            .job
+            .as_ref()
+            .filter(|job| !job.has_time_to_live && !job.deleting)?;
+        let seconds = match job.end.as_ref()? {
+            JobEnd::Complete => lives.success,
+            JobEnd::Failed(_) => lives.failure,
+        };
+        Some(Change::SetTimeToLive {
+            name: incarnation.name.clone(),
+            seconds,
+        })
+    });
+    finished.collect()
+}
+
+fn failure(trial: &TrialIdentity, processes: Vec<(u32, RunnerError)>) -> TrialFailure {
+    TrialFailure {
+        trial: trial.clone(),
+        processes: processes
+            .into_iter()
+            .map(|(process, error)| ProcessFailure {
+                process,
+                category: error.category,
+                message: error.message.chars().take(LONGEST_MESSAGE).collect(),
+            })
+            .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

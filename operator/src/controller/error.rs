@@ -1,0 +1,78 @@
+//! What can go wrong between the operator and the API server, by what to do about it.
+
+/// What an error means for the next try. Bounded: also the label of metrics.
+pub fn category(error: &kube::Error) -> &'static str {
+    match error {
+        kube::Error::Api(status) => match status.code {
+            403 if status.message.contains("being terminated") => "terminating",
+            403 => "forbidden",
+            404 => "not_found",
+            409 => "conflict",
+            400 | 413 | 422 => "refused",
+            429 => "throttled",
+            _ => "api_server",
+        },
+        kube::Error::SerdeError(_) => "malformed",
+        _ => "network",
+    }
+}
+
+/// The API server's own words, without the wrapping.
+pub fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// A step of a reconciliation that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReconcileError {
+    /// Events of a Job could not be read.
+    #[error("failed to observe")]
+    Observe(#[source] kube::Error),
+    /// A child could not be written.
+    #[error("failed to apply {kind} {name}")]
+    Apply {
+        /// Its kind.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: kube::Error,
+    },
+    /// The status could not be written.
+    #[error("failed to update the status")]
+    UpdateStatus(#[source] kube::Error),
+}
+
+impl ReconcileError {
+    /// What the API server or the way to it said.
+    pub fn cause(&self) -> &kube::Error {
+        match self {
+            Self::Observe(error) | Self::UpdateStatus(error) | Self::Apply { source: error, .. } => error,
+        }
+    }
+
+    /// Bounded category.
+    pub fn category(&self) -> &'static str {
+        category(self.cause())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_namespace_that_ends_is_told_from_a_missing_permission() {
+        let forbidden =
+            |message: &str| kube::Error::Api(Box::new(Status::failure(message, "Forbidden").with_code(403)));
+        let ending = "unable to create new content in namespace lab because it is being terminated";
+        assert_eq!(category(&forbidden(ending)), "terminating");
+        assert_eq!(category(&forbidden("exceeded quota")), "forbidden");
+    }
+}

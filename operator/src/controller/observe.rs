@@ -1,0 +1,104 @@
+//! Step "observe": what the caches hold of one experiment. Client only where a Job cannot make its pods: then its events
+//! say why.
+
+use std::collections::HashMap;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Event, Pod},
+};
+use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::DeserializeGuard, runtime::reflector::Store};
+use lem_crds::Runner;
+
+use super::{
+    build::EXPERIMENT_UID_LABEL,
+    expectation,
+    view::{Incarnation, Observed},
+};
+
+/// A Job has its pods after some 0.1 s; one without them for so long is asked for its events.
+pub(super) const PODS_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(3);
+
+/// Caches of everything that experiments own.
+#[derive(Debug, Clone)]
+pub struct Caches {
+    /// Mailboxes.
+    pub runners: Store<DeserializeGuard<Runner>>,
+    /// Jobs.
+    pub jobs: Store<DeserializeGuard<Job>>,
+    /// Pods.
+    pub pods: Store<DeserializeGuard<Pod>>,
+}
+
+impl Caches {
+    /// Everything of one experiment.
+    pub fn observe(&self, experiment_uid: &str) -> Observed {
+        Observed {
+            runners: of(&self.runners, experiment_uid),
+            jobs: of(&self.jobs, experiment_uid),
+            pods: of(&self.pods, experiment_uid),
+            job_warning: None,
+        }
+    }
+
+    /// Resolves once every cache has been filled for the first time.
+    pub async fn filled(&self) {
+        // A store whose writer is gone belongs to a controller that ends.
+        drop(self.runners.wait_until_ready().await);
+        drop(self.jobs.wait_until_ready().await);
+        drop(self.pods.wait_until_ready().await);
+    }
+}
+
+fn of<K>(store: &Store<DeserializeGuard<K>>, experiment_uid: &str) -> Vec<K>
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let ours = |object: &DeserializeGuard<K>| {
+        object
+            .labels()
+            .get(EXPERIMENT_UID_LABEL)
+            .is_some_and(|uid| uid == experiment_uid)
+    };
+    let found = store.state().into_iter().filter(|object| ours(object));
+    found.filter_map(|object| object.0.as_ref().ok().cloned()).collect()
+}
+
+/// The version of everything that was seen, by UID.
+pub(super) fn versions(observed: &Observed) -> HashMap<String, u64> {
+    fn pairs<K: Resource<DynamicType = ()>>(objects: &[K]) -> impl Iterator<Item = (String, u64)> {
+        objects
+            .iter()
+            .filter_map(|object| object.uid().zip(expectation::version(object)))
+    }
+    pairs(&observed.runners).chain(pairs(&observed.jobs)).collect()
+}
+
+/// A Job that should have made pods by now and has not.
+pub(super) fn without_pods(observed: &Observed, now: Timestamp) -> Option<Incarnation> {
+    observed.incarnations().into_iter().find(|incarnation| {
+        let waiting = incarnation
+            .job
+            .as_ref()
+            .is_some_and(|job| job.end.is_none() && now.duration_since(job.created) > PODS_EXPECTED_AFTER);
+        waiting && !incarnation.closed() && incarnation.seats.iter().any(|seat| seat.pod.is_none())
+    })
+}
+
+/// The Job controller's last warning about a Job.
+pub(super) async fn job_warning(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, kube::Error> {
+    let events: Api<Event> = Api::namespaced(client.clone(), namespace);
+    let of_job = ListParams::default()
+        .fields(&format!(
+            "involvedObject.kind=Job,involvedObject.name={job},type=Warning"
+        ))
+        .limit(20);
+    let found = events.list(&of_job).await?;
+    let last = found
+        .items
+        .into_iter()
+        .filter(|event| event.reason.as_deref() == Some("FailedCreate"))
+        .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+    Ok(last.and_then(|event| event.message))
+}

@@ -1,0 +1,93 @@
+//! Steps "validate" and "plan": from an admitted experiment to everything that it means, or the mistake in it. Pure.
+//!
+//! After this nobody reads the raw resource again.
+
+use kube::ResourceExt;
+use lem_crds::{
+    EfficiencyExperiment, EfficiencyExperimentSpec,
+    experiment::{ModelSource, Prompts},
+    plan::Point,
+};
+
+use super::build::Owner;
+use crate::experiment::{self, Cohort, PlanError, TrialSlot};
+
+/// Why an experiment cannot run on a cluster. Each waits for an edit.
+#[derive(Debug, thiserror::Error)]
+pub enum PrepareError {
+    /// The object has no name, namespace or UID, which the API server excludes.
+    #[error("the experiment lacks {0}")]
+    Metadata(&'static str),
+    /// A field that only `lem run` can honour, or a value that only a cluster cannot.
+    #[error("{field}: {message}")]
+    Field {
+        /// The field.
+        field: &'static str,
+        /// Why, and what to do.
+        message: String,
+    },
+    /// The sweep cannot be resolved.
+    #[error("{0}")]
+    Plan(#[source] PlanError),
+}
+
+/// An experiment that can run, with its whole plan.
+#[derive(Debug, Clone)]
+pub struct Prepared {
+    /// Who owns what is made for it.
+    pub owner: Owner,
+    /// What was asked for.
+    pub spec: EfficiencyExperimentSpec,
+    /// Its points.
+    pub points: Vec<Point>,
+    /// Every planned trial, in order.
+    pub slots: Vec<TrialSlot>,
+    /// Which of them share a load, in order of first use.
+    pub cohorts: Vec<Cohort>,
+}
+
+/// Checks what neither schema nor CEL can see, and resolves the plan.
+///
+/// # Errors
+/// The user's mistake, with the field and the remedy.
+pub fn prepare(experiment: &EfficiencyExperiment) -> Result<Prepared, PrepareError> {
+    let owner = Owner {
+        name: experiment.name_any(),
+        namespace: experiment.namespace().ok_or(PrepareError::Metadata("a namespace"))?,
+        uid: experiment.uid().ok_or(PrepareError::Metadata("a UID"))?,
+    };
+    let spec = experiment.spec.clone();
+    check_sources(&spec)?;
+    let points = experiment::plan(&spec).map_err(PrepareError::Plan)?;
+    let slots = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
+    let cohorts = experiment::group_cohorts(&points, &slots, spec.processes.restart).map_err(PrepareError::Plan)?;
+    Ok(Prepared {
+        owner,
+        spec,
+        points,
+        slots,
+        cohorts,
+    })
+}
+
+fn check_sources(spec: &EfficiencyExperimentSpec) -> Result<(), PrepareError> {
+    if let ModelSource::Directory(directory) = &spec.model.source
+        && !directory.path.starts_with('/')
+    {
+        return Err(PrepareError::Field {
+            field: "spec.model.source.directory.path",
+            message: format!(
+                "{:?} is relative; in a pod it must be an absolute path inside the runner's image. Use \
+                 persistentVolumeClaim, image or huggingFace for a model outside of it",
+                directory.path
+            ),
+        });
+    }
+    if let Prompts::JsonLines(_) = &spec.workload.prompts {
+        return Err(PrepareError::Field {
+            field: "spec.workload.prompts.jsonLines",
+            message: "files exist for `lem run` only; put the lines into a ConfigMap and use configMapRef".to_owned(),
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! One reconciliation: the steps in their order. Client.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use kube::{
+    Client, ResourceExt,
+    runtime::{controller::Action, events::Recorder},
+};
+use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus};
+
+use super::{
+    aggregate::{self, Aggregated},
+    announce,
+    apply::Applier,
+    build::Defaults,
+    decide::{self, Decision, Situation},
+    error::{ReconcileError, words},
+    expectation::{self, Expectations},
+    leader::Leadership,
+    metrics::ControllerMetrics,
+    observe::{self, Caches},
+    prepare::{self, Prepared},
+    stall::Cause,
+    update_status,
+    view::Observed,
+    watch::Guarded,
+};
+use crate::experiment::Failure;
+
+/// How soon to look again where an own write is not in the caches yet; its event comes first as a rule.
+const SOON: Duration = Duration::from_secs(1);
+/// Longest pause after errors.
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
+
+/// Everything that a reconciliation needs beside the experiment.
+pub(super) struct Context {
+    pub(super) client: Client,
+    pub(super) leadership: Leadership,
+    pub(super) recorder: Recorder,
+    pub(super) caches: Caches,
+    pub(super) defaults: Defaults,
+    pub(super) expectations: Expectations,
+    /// What the API server has refused last, by experiment.
+    pub(super) obstacles: Mutex<HashMap<String, Cause>>,
+    /// Errors in a row, by experiment.
+    pub(super) failures: Mutex<HashMap<String, u32>>,
+    pub(super) metrics: ControllerMetrics,
+}
+
+impl Context {
+    fn obstacle(&self, uid: &str) -> Option<Cause> {
+        let obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
+        obstacles.get(uid).cloned()
+    }
+
+    fn set_obstacle(&self, uid: &str, cause: Option<Cause>) {
+        let mut obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
+        match cause {
+            Some(cause) => drop(obstacles.insert(uid.to_owned(), cause)),
+            None => drop(obstacles.remove(uid)),
+        }
+    }
+
+    fn errors_in_a_row(&self, uid: &str, failed: bool) -> u32 {
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed {
+            let count = failures.entry(uid.to_owned()).or_default();
+            *count += 1;
+            *count
+        } else {
+            failures.remove(uid);
+            0
+        }
+    }
+}
+
+/// Looks at one experiment and does what is to be done.
+#[tracing::instrument(skip_all, fields(namespace = guarded.namespace(), experiment = guarded.name_any()))]
+pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+    let begin = Instant::now();
+    context.metrics.leading.set(i64::from(context.leadership.is_held()));
+    let experiment = match &guarded.0 {
+        Ok(experiment) => experiment,
+        Err(error) => {
+            // Only an object that was stored under another schema: nothing can be done but say so.
+            tracing::warn!(%error, "the experiment cannot be read");
+            context.metrics.failed("malformed");
+            return Ok(Action::await_change());
+        }
+    };
+    let uid = experiment.uid().unwrap_or_default();
+    let outcome = steps(experiment, &uid, &context).await;
+    context.metrics.reconciled(begin.elapsed());
+    if outcome.is_ok() {
+        context.errors_in_a_row(&uid, false);
+    }
+    outcome
+}
+
+async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) -> Result<Action, ReconcileError> {
+    if experiment.metadata.deletion_timestamp.is_some() {
+        context.set_obstacle(uid, None);
+        return Ok(Action::await_change());
+    }
+    let now = Timestamp::now();
+    let before = experiment.status.clone().unwrap_or_default();
+    let prepared = match prepare::prepare(experiment) {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let status = aggregate::refused(&before, experiment.metadata.generation, error.to_string(), now);
+            write_status(experiment, &before, &status, context).await?;
+            return Ok(Action::await_change());
+        }
+    };
+    let mut observed = context.caches.observe(uid);
+    let mut seen = observe::versions(&observed);
+    seen.extend(expectation::version(experiment).map(|version| (uid.to_owned(), version)));
+    if context.expectations.missing(uid, &seen) {
+        return Ok(Action::requeue(SOON));
+    }
+    if !context.leadership.is_held() {
+        return Ok(Action::await_change());
+    }
+    let mut again = None;
+    if let Some(incarnation) = observe::without_pods(&observed, now) {
+        let namespace = &prepared.owner.namespace;
+        let warning = observe::job_warning(&context.client, namespace, &incarnation.name).await;
+        observed.job_warning = warning.map_err(ReconcileError::Observe)?;
+        again = Some(Duration::from_secs(10));
+    }
+    let records = observed.records();
+    let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
+    let situation = Situation {
+        prepared: &prepared,
+        observed: &observed,
+        records: &records,
+        failures: &failures,
+        now,
+    };
+    if aggregate::is_over(before.phase) {
+        let decision = decide::afterwards(&situation);
+        apply(&decision, &prepared, &observed, context).await?;
+        return Ok(Action::await_change());
+    }
+    let mut decision = decide::decide(&situation);
+    decision.stall = decision.stall.or_else(|| context.obstacle(uid));
+    let status = |decision: &Decision| {
+        aggregate::status(&Aggregated {
+            prepared: &prepared,
+            generation: experiment.metadata.generation,
+            before: &before,
+            records: &records,
+            decision,
+            now,
+        })
+    };
+    let wanted = status(&decision);
+    write_status(experiment, &before, &wanted, context).await?;
+    if !decision.failures.is_empty() {
+        // The next look rests on them; the write's own event calls for it.
+        return Ok(Action::requeue(SOON));
+    }
+    match apply(&decision, &prepared, &observed, context).await {
+        Ok(()) => context.set_obstacle(uid, None),
+        Err(error) => {
+            if let ReconcileError::Apply { source, .. } = &error
+                && matches!(error.category(), "forbidden" | "refused")
+            {
+                let message = format!("{error}: {}", words(source));
+                context.set_obstacle(uid, Some(Cause::new("ApiRefused", message)));
+            }
+            return Err(error);
+        }
+    }
+    let pods_by = decision
+        .changes
+        .iter()
+        .any(|change| matches!(change, decide::Change::CreateCohort { .. }));
+    if pods_by {
+        // A Job that is refused its pods says so in an event, which is not watched.
+        again = Some(Duration::from_secs(4));
+    }
+    let deadline = decision.wake_at.map(|at| {
+        let ahead = Duration::try_from(at.duration_since(now)).unwrap_or_default();
+        ahead + Duration::from_millis(100)
+    });
+    Ok(match again.into_iter().chain(deadline).min() {
+        Some(pause) => Action::requeue(pause),
+        None => Action::await_change(),
+    })
+}
+
+async fn apply(
+    decision: &Decision,
+    prepared: &Prepared,
+    observed: &Observed,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let applier = Applier {
+        client: &context.client,
+        prepared,
+        observed,
+        defaults: &context.defaults,
+        expectations: &context.expectations,
+    };
+    for change in &decision.changes {
+        if !context.leadership.is_held() {
+            return Ok(());
+        }
+        tracing::info!(change = decide::name(change), "applying");
+        applier.apply(change).await?;
+    }
+    Ok(())
+}
+
+async fn write_status(
+    experiment: &EfficiencyExperiment,
+    before: &EfficiencyExperimentStatus,
+    wanted: &EfficiencyExperimentStatus,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    if !context.leadership.is_held() {
+        return Ok(());
+    }
+    if let Some(written) = update_status::update(&context.client, experiment, wanted).await? {
+        let uid = experiment.uid().unwrap_or_default();
+        context.expectations.expect(&uid, &written);
+        announce::announce(&context.recorder, experiment, &announce::news(before, wanted)).await;
+    }
+    Ok(())
+}
+
+/// Weather is tried again, ever more slowly; a user's mistake never comes here.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
+pub(super) fn error_policy(guarded: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
+    let category = error.category();
+    context.metrics.failed(category);
+    let uid = guarded.uid().unwrap_or_default();
+    let count = context.errors_in_a_row(&uid, true);
+    let causes = with_causes(error);
+    tracing::warn!(
+        namespace = guarded.namespace(),
+        experiment = guarded.name_any(),
+        category,
+        error = causes,
+        count,
+        "the reconciliation failed"
+    );
+    let pause = Duration::from_millis(250).saturating_mul(1 << count.min(10));
+    Action::requeue(pause.min(LONGEST_PAUSE))
+}
+
+/// The step, and the API server's own words without the wrapping.
+fn with_causes(error: &ReconcileError) -> String {
+    format!("{error}: {}", words(error.cause()))
+}

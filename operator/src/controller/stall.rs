@@ -1,0 +1,155 @@
+//! Why nothing moves: one sentence with the cause, in the cluster's own words, and the next step. Pure.
+
+use k8s_openapi::api::core::v1::Pod;
+
+/// What stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cause {
+    /// Bounded reason for the condition and for metrics.
+    pub reason: &'static str,
+    /// Cause and next step, in one sentence.
+    pub message: String,
+}
+
+impl Cause {
+    /// A cause in words of one's own.
+    pub fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// Why a pod that should run does not.
+pub(super) fn obstacle(pod: &Pod) -> Option<Cause> {
+    let status = pod.status.as_ref()?;
+    let unschedulable = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) = unschedulable {
+        let words = condition.message.clone().unwrap_or_default();
+        let reason = condition.reason.clone().unwrap_or_default();
+        if reason == "SchedulingGated" {
+            return Some(Cause::new(
+                "SchedulingGated",
+                "a scheduling gate holds the pod: whoever set it must lift it",
+            ));
+        }
+        return Some(unplaced(&words));
+    }
+    let waiting = status
+        .container_statuses
+        .iter()
+        .flatten()
+        .find_map(|container| container.state.as_ref()?.waiting.as_ref());
+    let waiting = waiting?;
+    let words = waiting.message.clone().unwrap_or_default();
+    match waiting.reason.as_deref().unwrap_or_default() {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable" => {
+            Some(Cause::new(
+                "ImagePull",
+                format!(
+                    "the image cannot be pulled ({words}): check spec.runner.image and spec.runner.imagePullSecrets"
+                ),
+            ))
+        }
+        "CreateContainerConfigError" => Some(Cause::new(
+            "ContainerConfiguration",
+            format!("the container cannot be made ({words}): create what it names, or correct the reference"),
+        )),
+        "CreateContainerError" | "RunContainerError" => Some(Cause::new(
+            "ContainerStart",
+            format!("the container cannot be started ({words}): check spec.runner and the node"),
+        )),
+        _ => None,
+    }
+}
+
+fn unplaced(words: &str) -> Cause {
+    if words.contains("nvidia.com/gpu") {
+        return Cause::new(
+            "GpuMissing",
+            format!(
+                "no node has the GPUs free ({words}): lower processes.gpusPerProcess or processes.count, or wait for GPUs"
+            ),
+        );
+    }
+    if words.contains("persistentvolumeclaim") {
+        return Cause::new(
+            "VolumeMissing",
+            format!("the model's volume is not there ({words}): create the claim that spec.model.source names"),
+        );
+    }
+    if words.contains("anti-affinity") {
+        return Cause::new(
+            "NodeBusy",
+            format!("another experiment measures on the node ({words}): this one starts when it has ended"),
+        );
+    }
+    Cause::new(
+        "Unschedulable",
+        format!("no node takes the pod ({words}): check spec.placement and spec.runner.resources"),
+    )
+}
+
+/// Why the Job controller cannot make pods, from its own event.
+pub(super) fn pods_refused(words: &str) -> Cause {
+    if words.contains("exceeded quota") || words.contains("failed quota") {
+        return Cause::new(
+            "QuotaExceeded",
+            format!(
+                "a ResourceQuota refuses the pods ({words}): raise it, or lower processes.count or spec.runner.resources"
+            ),
+        );
+    }
+    Cause::new(
+        "AdmissionRefused",
+        format!("admission refuses the pods ({words}): change the policy or the fields of spec.runner that it names"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(status: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "status": status})).unwrap()
+    }
+
+    #[test]
+    fn an_unschedulable_pod_is_explained_in_the_schedulers_own_words() {
+        let words = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu.";
+        let status = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable",
+            "message": words}]});
+        let cause = obstacle(&pod(&status)).unwrap();
+        assert_eq!(cause.reason, "GpuMissing");
+        assert!(cause.message.contains(words) && cause.message.contains("processes.gpusPerProcess"));
+    }
+
+    #[test]
+    fn an_image_that_cannot_be_pulled_and_a_secret_that_is_missing_are_told_apart() {
+        let waiting = |reason: &str| {
+            pod(
+                &json!({"containerStatuses": [{"name": "runner", "image": "", "imageID": "", "ready": false,
+                "restartCount": 0, "state": {"waiting": {"reason": reason, "message": "words"}}}]}),
+            )
+        };
+        assert_eq!(obstacle(&waiting("ImagePullBackOff")).unwrap().reason, "ImagePull");
+        let missing = obstacle(&waiting("CreateContainerConfigError")).unwrap();
+        assert_eq!(missing.reason, "ContainerConfiguration");
+        assert_eq!(obstacle(&waiting("ContainerCreating")), None);
+    }
+
+    #[test]
+    fn quota_and_admission_are_told_apart() {
+        let quota = pods_refused("pods \"x\" is forbidden: exceeded quota: small, requested: pods=1");
+        assert_eq!(quota.reason, "QuotaExceeded");
+        let policy = pods_refused("pods \"x\" is forbidden: violates PodSecurity \"restricted:latest\"");
+        assert_eq!(policy.reason, "AdmissionRefused");
+    }
+}

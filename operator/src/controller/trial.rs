@@ -1,0 +1,199 @@
+//! How far each process is with the current trial, and what its deadline is. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+use lem_crds::{
+    plan::{Point, TrialIdentity},
+    quantity,
+    runner::{RunnerError, RunnerPhase},
+};
+
+use super::{
+    stall::Cause,
+    view::{Incarnation, JobView, Seat},
+};
+
+/// How far one process is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum ProcessState {
+    /// Has no running container yet.
+    Unplaced {
+        /// Deadline to have one.
+        until: Option<Timestamp>,
+        /// What stands in the way, if that is known.
+        cause: Option<Cause>,
+    },
+    /// Loads the model.
+    Loading {
+        /// Deadline to have loaded it.
+        until: Timestamp,
+        /// Its pod has not reported anything yet.
+        silent: bool,
+    },
+    /// Cools down and warms up.
+    Preparing {
+        /// Deadline to be ready.
+        until: Timestamp,
+    },
+    /// Waits for the common start.
+    Ready {
+        /// Since when the deadline to be ready runs; another process may be late.
+        until: Timestamp,
+    },
+    /// Measures, or has measured and not reported yet.
+    InWindow {
+        /// Deadline of its report.
+        until: Timestamp,
+    },
+    /// Has reported.
+    Reported,
+    /// Will not report this trial.
+    Lost(RunnerError),
+}
+
+/// What the state of a process is judged by.
+#[derive(Debug, Clone, Copy)]
+pub struct Judged<'a> {
+    /// The trial.
+    pub trial: &'a TrialIdentity,
+    /// Its point.
+    pub point: &'a Point,
+    /// From a cohort's creation to running containers.
+    pub schedule_deadline: quantity::Duration,
+    /// Now.
+    pub now: Timestamp,
+}
+
+fn after(begin: Timestamp, lengths: &[quantity::Duration]) -> Timestamp {
+    let sum = lengths.iter().fold(SignedDuration::ZERO, |sum, length| {
+        sum.saturating_add(SignedDuration::try_from(length.get()).unwrap_or(SignedDuration::MAX))
+    });
+    begin.saturating_add(sum).unwrap_or(Timestamp::MAX)
+}
+
+/// The start that was agreed for a trial, if it was.
+pub fn common_start(incarnation: &Incarnation, trial: &TrialIdentity) -> Option<Timestamp> {
+    let assigned = incarnation.seats.iter().filter(|seat| seat.assigned() == Some(trial));
+    assigned.filter_map(Seat::start_at).max()
+}
+
+/// Where a process stands.
+pub fn state(judged: &Judged<'_>, incarnation: &Incarnation, seat: &Seat) -> ProcessState {
+    if seat.windows().any(|window| window == judged.trial) {
+        return ProcessState::Reported;
+    }
+    let status = seat.runner.status.clone().unwrap_or_default();
+    let begun = common_start(incarnation, judged.trial).is_some();
+    let pod = seat.pod.as_ref();
+    let takes_part = status.trial.as_ref() == Some(judged.trial)
+        && matches!(status.phase, RunnerPhase::Ready | RunnerPhase::Measuring)
+        && pod.is_none_or(|pod| pod.uid == status.pod_uid && !pod.ended());
+    if begun && !takes_part {
+        return ProcessState::Lost(why_lost(seat, judged));
+    }
+    let deadlines = &judged.point.window.deadlines;
+    let assignment = seat.runner.spec.assignment.as_ref();
+    let assigned_at = assignment.and_then(|assignment| assignment.assigned_at);
+    let Some(pod) = pod.filter(|pod| !pod.ended()) else {
+        return ProcessState::Unplaced {
+            until: not_placed_by(incarnation.job.as_ref(), seat, judged),
+            cause: None,
+        };
+    };
+    let Some(started) = pod.started else {
+        return ProcessState::Unplaced {
+            until: Some(after(pod.created, &[judged.schedule_deadline])),
+            cause: pod.obstacle.clone(),
+        };
+    };
+    let loading = pod.uid != status.pod_uid || matches!(status.phase, RunnerPhase::Starting | RunnerPhase::Loading);
+    let ready_until = match assigned_at {
+        // A process that is there already has the time to be ready only, a new one that to load as well.
+        Some(at) if at > after(started, &[deadlines.load]) => after(at, &[deadlines.ready]),
+        _ => after(started, &[deadlines.load, deadlines.ready]),
+    };
+    match (seat.start_at(), takes_part) {
+        (Some(start), _) => ProcessState::InWindow {
+            until: after(start, &[deadlines.window]),
+        },
+        (None, true) if judged.point.window.barrier == lem_crds::experiment::Barrier::None => ProcessState::InWindow {
+            until: after(ready_until, &[deadlines.window]),
+        },
+        (None, true) => ProcessState::Ready { until: ready_until },
+        (None, false) if loading => ProcessState::Loading {
+            until: after(started, &[deadlines.load]),
+            silent: pod.uid != status.pod_uid,
+        },
+        (None, false) => ProcessState::Preparing { until: ready_until },
+    }
+}
+
+/// Deadline of a process that has no pod, or whose pod has ended and waits for a replacement.
+fn not_placed_by(job: Option<&JobView>, seat: &Seat, judged: &Judged<'_>) -> Option<Timestamp> {
+    match (&seat.pod, job) {
+        // The Job controller replaces it with a delay of its own, and the Job has a deadline of its own.
+        (Some(_), _) | (None, None) => None,
+        (None, Some(job)) => Some(after(job.created, &[judged.schedule_deadline])),
+    }
+}
+
+fn why_lost(seat: &Seat, judged: &Judged<'_>) -> RunnerError {
+    if let Some(error) = seat.runner.status.as_ref().and_then(|status| status.error.clone()) {
+        return error;
+    }
+    let error = |category: &str, message: String| RunnerError {
+        category: category.to_owned(),
+        message,
+    };
+    match &seat.pod {
+        Some(pod) if pod.end.is_some() => error("exited", pod.end.clone().unwrap_or_default()),
+        Some(pod) if pod.deleting => error("deleted", format!("pod {} was deleted before it reported", pod.name)),
+        Some(_) | None if seat.assigned() == Some(judged.trial) => error(
+            "replaced",
+            "its pod was lost after the common start, and the one in its place was not part of it".to_owned(),
+        ),
+        _ => error(
+            "mailbox",
+            "its Runner was deleted or made anew after the common start".to_owned(),
+        ),
+    }
+}
+
+/// What a process did not do in time, if its deadline is over.
+pub fn overdue(state: &ProcessState, now: Timestamp) -> Option<RunnerError> {
+    let (until, what, field) = match state {
+        ProcessState::Unplaced { until, cause } => {
+            let words = cause.as_ref().map_or_else(
+                || "start its pod".to_owned(),
+                |cause| format!("start its pod: {}", cause.message),
+            );
+            ((*until)?, words, "placement.scheduleDeadline")
+        }
+        ProcessState::Loading { until, silent: false } => {
+            (*until, "load the model".to_owned(), "protocol.deadlines.load")
+        }
+        ProcessState::Loading { until, silent: true } => (
+            *until,
+            "report at all (look whether its pod reaches the API server)".to_owned(),
+            "protocol.deadlines.load",
+        ),
+        ProcessState::Preparing { until } => (*until, "become ready".to_owned(), "protocol.deadlines.ready"),
+        ProcessState::InWindow { until } => (*until, "report its window".to_owned(), "protocol.deadlines.window"),
+        ProcessState::Ready { .. } | ProcessState::Reported | ProcessState::Lost(_) => return None,
+    };
+    (now >= until).then(|| RunnerError {
+        category: "deadline".to_owned(),
+        message: format!("did not {what} within spec.{field}"),
+    })
+}
+
+/// When to look again though nothing has happened.
+pub fn wake_at(state: &ProcessState) -> Option<Timestamp> {
+    match state {
+        ProcessState::Unplaced { until, .. } => *until,
+        ProcessState::Loading { until, .. }
+        | ProcessState::Preparing { until }
+        | ProcessState::Ready { until }
+        | ProcessState::InWindow { until } => Some(*until),
+        ProcessState::Reported | ProcessState::Lost(_) => None,
+    }
+}

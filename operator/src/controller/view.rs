@@ -1,0 +1,278 @@
+//! What the cluster shows of an experiment, in the terms in which decisions are made. Pure: from objects to plain
+//! facts.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::ResourceExt;
+use lem_crds::{Runner, plan::TrialIdentity};
+
+use super::{
+    build::{PROCESS_LABEL, runner_name},
+    stall::{self, Cause},
+};
+use crate::experiment::Record;
+
+/// Everything that was seen.
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    /// Mailboxes of the experiment.
+    pub runners: Vec<Runner>,
+    /// Its Jobs.
+    pub jobs: Vec<Job>,
+    /// Its pods.
+    pub pods: Vec<Pod>,
+    /// The last warning about a Job whose pods cannot be made, in the API server's own words.
+    pub job_warning: Option<String>,
+}
+
+impl Observed {
+    /// The raw facts that all pods have reported.
+    pub fn records(&self) -> Vec<Record> {
+        let reported = self.runners.iter().filter_map(|runner| {
+            let status = runner.status.as_ref()?;
+            Some(Record::of_runner(runner.spec.process, status))
+        });
+        reported.flatten().collect()
+    }
+
+    /// Every set of processes that there is or was, in order of cohort and number.
+    pub fn incarnations(&self) -> Vec<Incarnation> {
+        let mut found: BTreeMap<(String, u32), Vec<Runner>> = BTreeMap::new();
+        for runner in &self.runners {
+            let key = (runner.spec.cohort.clone(), runner.spec.incarnation);
+            found.entry(key).or_default().push(runner.clone());
+        }
+        found
+            .into_iter()
+            .map(|((cohort, number), runners)| self.incarnation(cohort, number, runners))
+            .collect()
+    }
+
+    fn incarnation(&self, cohort: String, number: u32, mut runners: Vec<Runner>) -> Incarnation {
+        runners.sort_by_key(|runner| runner.spec.process);
+        let name = runners
+            .first()
+            .and_then(|runner| {
+                let whole = runner.name_any();
+                let suffix = runner_name("", runner.spec.process);
+                whole.strip_suffix(&suffix).map(ToOwned::to_owned)
+            })
+            .unwrap_or_default();
+        let job = self.jobs.iter().find(|job| job.name_any() == name).map(job_view);
+        let seats = runners
+            .into_iter()
+            .map(|runner| {
+                let pod = self.newest_pod(&name, runner.spec.process).map(pod_view);
+                Seat { runner, pod }
+            })
+            .collect();
+        Incarnation {
+            cohort,
+            number,
+            name,
+            seats,
+            job,
+        }
+    }
+
+    fn newest_pod(&self, job: &str, process: u32) -> Option<&Pod> {
+        let process = process.to_string();
+        let of_process = self.pods.iter().filter(|pod| {
+            let labels = pod.labels();
+            labels
+                .get("batch.kubernetes.io/job-name")
+                .is_some_and(|name| name == job)
+                && labels.get(PROCESS_LABEL) == Some(&process)
+        });
+        // Of two made within one second the one that still lives.
+        of_process.max_by_key(|pod| {
+            let made = pod.creation_timestamp().map(|time| time.0).unwrap_or_default();
+            (made, !pod_view(pod).ended(), pod.name_any())
+        })
+    }
+}
+
+/// One set of processes of a cohort.
+#[derive(Debug, Clone)]
+pub struct Incarnation {
+    /// Key of the cohort.
+    pub cohort: String,
+    /// Its number among those of the cohort.
+    pub number: u32,
+    /// Name of its Job.
+    pub name: String,
+    /// Its processes, in order of index; one whose mailbox is gone is missing.
+    pub seats: Vec<Seat>,
+    /// Its Job, unless it is gone or not yet there.
+    pub job: Option<JobView>,
+}
+
+impl Incarnation {
+    /// No window comes any more.
+    pub fn closed(&self) -> bool {
+        self.seats.iter().all(|seat| seat.runner.spec.finish)
+    }
+
+    /// Windows of all processes.
+    pub fn windows(&self) -> usize {
+        self.seats.iter().map(|seat| seat.windows().count()).sum()
+    }
+
+    /// Every process has taken its last baseline, or none of it runs any more.
+    pub fn over(&self) -> bool {
+        let finished = |seat: &Seat| {
+            seat.runner
+                .status
+                .as_ref()
+                .is_some_and(|status| status.phase == lem_crds::runner::RunnerPhase::Finished)
+        };
+        self.job.as_ref().is_none_or(|job| job.end.is_some()) || self.seats.iter().all(finished)
+    }
+}
+
+/// One process: its mailbox and its newest pod.
+#[derive(Debug, Clone)]
+pub struct Seat {
+    /// The mailbox.
+    pub runner: Runner,
+    /// The newest pod.
+    pub pod: Option<PodView>,
+}
+
+impl Seat {
+    /// Index of the process.
+    pub fn process(&self) -> u32 {
+        self.runner.spec.process
+    }
+
+    /// Trials that this process has reported, with whatever pod.
+    pub fn windows(&self) -> impl Iterator<Item = &TrialIdentity> {
+        let status = self.runner.status.iter();
+        status.flat_map(|status| {
+            let earlier = status.earlier.iter().flat_map(|record| &record.windows);
+            status.windows.iter().chain(earlier).map(|window| &window.trial)
+        })
+    }
+
+    /// The trial in its mailbox.
+    pub fn assigned(&self) -> Option<&TrialIdentity> {
+        self.runner.spec.assignment.as_ref().map(|assignment| &assignment.trial)
+    }
+
+    /// The common start in its mailbox.
+    pub fn start_at(&self) -> Option<Timestamp> {
+        self.runner.spec.assignment.as_ref()?.start_at
+    }
+}
+
+/// What matters of a Job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobView {
+    /// When it was made.
+    pub created: Timestamp,
+    /// How it ended, if it has.
+    pub end: Option<JobEnd>,
+    /// Whether its time to live is set.
+    pub has_time_to_live: bool,
+    /// It is being deleted.
+    pub deleting: bool,
+}
+
+/// How a Job ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JobEnd {
+    /// Every process exited without an error.
+    Complete,
+    /// Kubernetes' reason and message.
+    Failed(String),
+}
+
+fn job_view(job: &Job) -> JobView {
+    let conditions = job.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let true_condition = |kind: &str| {
+        conditions
+            .into_iter()
+            .flatten()
+            .find(|condition| condition.type_ == kind && condition.status == "True")
+    };
+    let end = if let Some(failed) = true_condition("Failed") {
+        let message = failed.message.clone().unwrap_or_default();
+        let reason = failed.reason.clone().unwrap_or_default();
+        Some(JobEnd::Failed(format!("{reason}: {message}")))
+    } else {
+        true_condition("Complete").map(|_| JobEnd::Complete)
+    };
+    JobView {
+        created: job.creation_timestamp().map(|time| time.0).unwrap_or_default(),
+        end,
+        has_time_to_live: job
+            .spec
+            .as_ref()
+            .is_some_and(|spec| spec.ttl_seconds_after_finished.is_some()),
+        deleting: job.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// What matters of a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodView {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// When it was made.
+    pub created: Timestamp,
+    /// When its container started.
+    pub started: Option<Timestamp>,
+    /// How it ended, in words.
+    pub end: Option<String>,
+    /// It is being deleted.
+    pub deleting: bool,
+    /// Why it does not start.
+    pub obstacle: Option<Cause>,
+}
+
+impl PodView {
+    /// Nothing comes from it any more.
+    pub fn ended(&self) -> bool {
+        self.end.is_some() || self.deleting
+    }
+}
+
+fn pod_view(pod: &Pod) -> PodView {
+    let status = pod.status.clone().unwrap_or_default();
+    let container = status.container_statuses.iter().flatten().next();
+    let state = container.and_then(|container| container.state.as_ref());
+    let running = state.and_then(|state| state.running.as_ref());
+    let terminated = state.and_then(|state| state.terminated.as_ref());
+    let phase = status.phase.clone().unwrap_or_default();
+    let ended = matches!(phase.as_str(), "Failed" | "Succeeded");
+    let started = running
+        .and_then(|running| running.started_at.as_ref())
+        .or(terminated.and_then(|terminated| terminated.started_at.as_ref()));
+    let end = ended.then(|| {
+        let reason = terminated
+            .and_then(|terminated| terminated.reason.clone())
+            .or(status.reason.clone())
+            .unwrap_or(phase);
+        let code = terminated.map_or(String::new(), |terminated| {
+            format!(", exit code {}", terminated.exit_code)
+        });
+        let message = status
+            .message
+            .clone()
+            .map_or(String::new(), |message| format!(": {message}"));
+        format!("pod {} ended: {reason}{code}{message}", pod.name_any())
+    });
+    PodView {
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        created: pod.creation_timestamp().map(|time| time.0).unwrap_or_default(),
+        started: started.map(|time| time.0),
+        end,
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        obstacle: stall::obstacle(pod),
+    }
+}
