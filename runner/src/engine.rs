@@ -12,9 +12,8 @@ pub mod source;
 pub mod threads;
 mod tokenizer;
 
-use std::fmt;
-
 pub use error::EngineError;
+pub use lem_crds::runner::ComputePrecision;
 pub use tokenizer::{TextTokenizer, TokenizerError};
 
 use source::ModelSource;
@@ -70,39 +69,6 @@ impl WeightType {
             Self::Q4_0 => "q4_0",
             Self::Q8_0 => "q8_0",
         }
-    }
-}
-
-/// Precision of the multiplications in a matrix product.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ComputePrecision {
-    /// 32-bit floats.
-    Fp32,
-    /// 32-bit floats with a 10-bit mantissa (tensor cores).
-    Tf32,
-    /// IEEE half precision.
-    Fp16,
-    /// Brain floats.
-    Bf16,
-    /// 8-bit floats.
-    Fp8,
-    /// 8-bit integers: quantised weights are unpacked to them, activations are quantised to them.
-    Int8,
-    /// 4-bit integers.
-    Int4,
-}
-
-impl fmt::Display for ComputePrecision {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(match self {
-            Self::Fp32 => "fp32",
-            Self::Tf32 => "tf32",
-            Self::Fp16 => "fp16",
-            Self::Bf16 => "bf16",
-            Self::Fp8 => "fp8",
-            Self::Int8 => "int8",
-            Self::Int4 => "int4",
-        })
     }
 }
 

@@ -1,5 +1,5 @@
-//! Live raw counters in the `OpenMetrics` format. Written once per request and phase, never per token; served from a thread
-//! of its own, so that a scrape costs the measuring thread nothing but shared counters.
+//! Live raw counters in the `OpenMetrics` format. Written once per window, never inside one; served from a thread of its
+//! own, so that a scrape costs the measuring thread nothing.
 
 use std::{
     io,
@@ -8,25 +8,38 @@ use std::{
     thread,
 };
 
+use lem_crds::runner::EnergyReading;
 use prometheus_client::{
-    encoding::text::encode,
-    metrics::{counter::Counter, gauge::Gauge},
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::{Registry, Unit},
 };
+
+/// Which counter some energy comes from. Several processes of a node read the same package: readers take the maximum over
+/// the processes of one counter before they sum over counters.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct CounterLabels {
+    /// gpu, cpu or dram.
+    pub domain: &'static str,
+    /// UUID of the board, or name of the powercap zone.
+    pub counter: String,
+    /// How the energy was obtained.
+    pub source: &'static str,
+}
 
 /// What a runner shows while it runs. Ratios are the reader's business.
 #[derive(Debug, Clone, Default)]
 pub struct LiveMetrics {
-    /// Prompt tokens processed, measured windows and warm-up alike.
+    /// Prompt tokens of finished windows.
     pub input_tokens: Counter,
-    /// Tokens generated, measured windows and warm-up alike.
+    /// Tokens generated in finished windows.
     pub output_tokens: Counter,
-    /// Requests completed.
+    /// Requests completed in finished windows.
     pub requests: Counter,
     /// Windows finished.
     pub windows: Counter,
-    /// Joules metered in finished windows.
-    pub energy: Counter<f64, AtomicU64>,
+    /// Joules metered in finished windows, per counter.
+    pub energy: Family<CounterLabels, Counter<f64, AtomicU64>>,
     /// Seconds of finished windows.
     pub measured: Counter<f64, AtomicU64>,
     /// 1 while a window is being measured.
@@ -51,13 +64,25 @@ impl LiveMetrics {
     /// A registry that holds these counters.
     pub fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("lem_runner");
-        registry.register("input_tokens", "Prompt tokens processed", self.input_tokens.clone());
-        registry.register("output_tokens", "Tokens generated", self.output_tokens.clone());
-        registry.register("requests_completed", "Requests completed", self.requests.clone());
+        registry.register(
+            "input_tokens",
+            "Prompt tokens of finished windows",
+            self.input_tokens.clone(),
+        );
+        registry.register(
+            "output_tokens",
+            "Tokens generated in finished windows",
+            self.output_tokens.clone(),
+        );
+        registry.register(
+            "requests_completed",
+            "Requests completed in finished windows",
+            self.requests.clone(),
+        );
         registry.register("windows_finished", "Measured windows finished", self.windows.clone());
         registry.register_with_unit(
             "energy",
-            "Energy of finished windows, all domains",
+            "Energy of finished windows, per counter; a counter that several processes read is in each of them",
             Unit::Joules,
             self.energy.clone(),
         );
@@ -73,6 +98,19 @@ impl LiveMetrics {
             self.measuring.clone(),
         );
         registry
+    }
+
+    /// Adds the energy of a finished window; a reading without energy adds nothing.
+    pub fn add_energy(&self, reading: &EnergyReading) {
+        let Some(joules) = reading.joules.filter(|joules| *joules >= 0.0) else {
+            return;
+        };
+        let labels = CounterLabels {
+            domain: reading.counter.domain.name(),
+            counter: reading.counter.id.clone(),
+            source: reading.source.name(),
+        };
+        self.energy.get_or_create(&labels).inc_by(joules);
     }
 
     /// Serves `/metrics` on a thread of its own until the process ends; gives the bound address.
@@ -121,7 +159,12 @@ mod tests {
     fn a_scrape_shows_the_counters_with_their_units() {
         let metrics = LiveMetrics::default();
         metrics.output_tokens.inc_by(42);
-        metrics.energy.inc_by(1.5);
+        let labels = CounterLabels {
+            domain: "gpu",
+            counter: "GPU-1".to_owned(),
+            source: "nvml_counter",
+        };
+        metrics.energy.get_or_create(&labels).inc_by(1.5);
         let address = metrics.serve("127.0.0.1:0".parse().unwrap()).unwrap();
         let mut stream = std::net::TcpStream::connect(address).unwrap();
         stream
@@ -130,7 +173,8 @@ mod tests {
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         assert!(text.contains("lem_runner_output_tokens_total 42"), "{text}");
-        assert!(text.contains("lem_runner_energy_joules_total 1.5"), "{text}");
+        let energy = r#"lem_runner_energy_joules_total{domain="gpu",counter="GPU-1",source="nvml_counter"} 1.5"#;
+        assert!(text.contains(energy), "{text}");
         assert!(text.ends_with("# EOF\n"), "{text}");
     }
 }

@@ -259,9 +259,10 @@ impl Process<'_> {
         self.metrics.requests.inc_by(record.requests_completed);
         self.metrics.windows.inc();
         self.metrics.measured.inc_by(record.duration_seconds);
-        self.metrics
+        record
             .energy
-            .inc_by(record.energy.iter().filter_map(|reading| reading.joules).sum());
+            .iter()
+            .for_each(|reading| self.metrics.add_energy(reading));
     }
 }
 

@@ -13,7 +13,7 @@ use super::{End, Output, color, print, report::render, report::write_all, width}
 use crate::{
     experiment,
     local::{forecast, manifest, results::Results, run as local},
-    report,
+    report::{self, number::counted},
 };
 
 /// Options of `lem run`.
@@ -121,14 +121,18 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
     let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
     let forecast = forecast::forecast(spec, &points, cohorts.len());
     let mut lines = vec![format!(
-        "{}: {} points × {} cycles = {} trials, {} windows in {} processes, {} loads",
+        "{}: {} × {} = {}, {} in {}, model loaded {}",
         experiment.metadata.name.as_deref().unwrap_or_default(),
-        forecast.points,
-        spec.protocol.cycles,
-        forecast.trials,
-        forecast.windows,
-        spec.processes.count,
-        forecast.loads
+        counted(forecast.points, "point", "points"),
+        counted(spec.protocol.cycles as usize, "cycle", "cycles"),
+        counted(forecast.trials, "trial", "trials"),
+        counted(forecast.windows, "window", "windows"),
+        counted(spec.processes.count as usize, "process", "processes"),
+        if forecast.loads == 1 {
+            "once".to_owned()
+        } else {
+            format!("{} times", forecast.loads)
+        }
     )];
     let point = |point: &Point| {
         format!(
@@ -147,16 +151,17 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
     ));
     lines.push(match model_bytes(spec) {
         Some(bytes) => {
-            let decode = forecast.decoded_tokens_per_process as f64 * bytes as f64 / ASSUMED_BYTES_PER_SECOND;
+            let tokens = forecast.decoded_tokens_per_process * u64::from(spec.processes.count);
+            let decode = tokens as f64 * bytes as f64 / ASSUMED_BYTES_PER_SECOND;
             let minutes = (forecast.fixed_seconds + decode) / 60.0;
-            format!("about {minutes:.0} min if weights are read at 4 GB/s a process; machines differ several-fold")
+            format!("about {minutes:.0} min on a small CPU (weights read at 4 GB/s by all processes together); a GPU is far faster")
         }
         None => "the time in windows depends on the model's size, which is not known before it is loaded".to_owned(),
     });
     Ok(lines.join("\n") + "\n")
 }
 
-/// Weight bytes per second that a CPU engine streams in decode, for the forecast only.
+/// Weight bytes per second that the engines of a two-core machine stream in decode together; for the forecast only.
 const ASSUMED_BYTES_PER_SECOND: f64 = 4e9;
 
 fn model_bytes(spec: &lem_crds::EfficiencyExperimentSpec) -> Option<u64> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::{End, print};
-use crate::{experiment, local::manifest};
+use crate::{experiment, local::manifest, report::number::counted};
 
 /// Options of `lem validate`.
 #[derive(Debug, clap::Args)]
@@ -24,7 +24,11 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
                 for experiment in experiments {
                     let name = experiment.metadata.name.clone().unwrap_or_default();
                     match experiment::plan(&experiment.spec) {
-                        Ok(points) => print(&format!("{}: {name}: valid, {} points\n", file.display(), points.len()))?,
+                        Ok(points) => print(&format!(
+                            "{}: {name}: valid, {}\n",
+                            file.display(),
+                            counted(points.len(), "point", "points")
+                        ))?,
                         Err(error) => {
                             eprintln!("error: {}: {name}: {:#}", file.display(), anyhow::Error::new(error));
                             end = End::Invalid;

@@ -237,6 +237,9 @@ impl<'a> Cohort<'a> {
         if !setting.gpus.is_empty() {
             environment.push(("CUDA_VISIBLE_DEVICES", gpus.join(",")));
         }
+        if let Some(address) = metrics_address(std::env::var("LEM_METRICS_ADDRESS").ok(), process) {
+            environment.push(("LEM_METRICS_ADDRESS", address));
+        }
         let seat = &mut self.seats[process as usize];
         seat.generation += 1;
         let runner = child::Runner::start(
@@ -422,6 +425,18 @@ impl<'a> Cohort<'a> {
             TrialEnd::Failed(failures)
         }
     }
+}
+
+/// Each process serves its counters on a port of its own, counting up from the one that the user gave. What is no
+/// address is left to the runner to refuse.
+fn metrics_address(given: Option<String>, process: u32) -> Option<String> {
+    let mut address: std::net::SocketAddr = given?.parse().ok()?;
+    let port = u16::try_from(process)
+        .ok()
+        .filter(|_| address.port() > 0)
+        .and_then(|process| address.port().checked_add(process))?;
+    address.set_port(port);
+    Some(address.to_string())
 }
 
 fn describe(phase: RunnerPhase) -> &'static str {

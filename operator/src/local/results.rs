@@ -4,6 +4,7 @@
 use std::{
     fs,
     io::Write,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -33,6 +34,12 @@ pub enum ResultsError {
         #[source]
         source: std::io::Error,
     },
+    /// Two processes would disturb each other's measurement and overwrite each other's results.
+    #[error("another lem is measuring into {}; wait for it, or choose another folder with --out", folder.display())]
+    Busy {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// A file is not what it should be.
     #[error("{} is damaged", path.display())]
     Damaged {
@@ -55,22 +62,36 @@ pub struct Record {
 }
 
 /// A folder of results.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Results {
     folder: PathBuf,
+    /// Held while the folder is written to; the kernel lets go of it however the process ends.
+    _lock: Option<fs::File>,
 }
 
 impl Results {
-    /// Opens a folder, making it if need be.
+    /// Opens a folder for measuring, making it if need be.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// It cannot be made, or another process measures into it.
     pub fn create(folder: &Path) -> Result<Self, ResultsError> {
         let records = folder.join("runners");
         fs::create_dir_all(&records).map_err(|source| ResultsError::Write { path: records, source })?;
-        Ok(Self {
-            folder: folder.to_owned(),
-        })
+        let path = folder.join(".lock");
+        let lock = fs::File::create(&path).map_err(|source| ResultsError::Write {
+            path: path.clone(),
+            source,
+        })?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                folder: folder.to_owned(),
+                _lock: Some(lock),
+            }),
+            Err(fs::TryLockError::WouldBlock) => Err(ResultsError::Busy {
+                folder: folder.to_owned(),
+            }),
+            Err(fs::TryLockError::Error(source)) => Err(ResultsError::Write { path, source }),
+        }
     }
 
     /// Opens a folder that must hold an experiment.
@@ -80,6 +101,7 @@ impl Results {
     pub fn open(folder: &Path) -> Result<(Self, EfficiencyExperiment), ResultsError> {
         let results = Self {
             folder: folder.to_owned(),
+            _lock: None,
         };
         let experiment = results.read("experiment.json")?;
         Ok((results, experiment))
@@ -97,11 +119,15 @@ impl Results {
     pub fn write(&self, name: &str, contents: &[u8]) -> Result<(), ResultsError> {
         let path = self.folder.join(name);
         let parent = path.parent().unwrap_or(&self.folder).to_owned();
-        let written = tempfile::NamedTempFile::new_in(parent).and_then(|mut file| {
-            file.write_all(contents)?;
-            file.as_file().sync_all()?;
-            file.persist(&path).map_err(|error| error.error)
-        });
+        // A temporary file is its owner's alone; results are anyone's whom the umask lets in.
+        let written = tempfile::Builder::new()
+            .permissions(fs::Permissions::from_mode(0o666))
+            .tempfile_in(parent)
+            .and_then(|mut file| {
+                file.write_all(contents)?;
+                file.as_file().sync_all()?;
+                file.persist(&path).map_err(|error| error.error)
+            });
         written
             .map(|_| ())
             .map_err(|source| ResultsError::Write { path, source })

@@ -25,7 +25,10 @@ use super::{
     results::{Record, Results, ResultsError},
     summary::{self, Failure, Summary, describe},
 };
-use crate::experiment::{self, PlanError, TrialSlot};
+use crate::{
+    experiment::{self, PlanError, TrialSlot},
+    report::number::counted,
+};
 
 /// Why a run ended early. What was measured before is kept.
 #[derive(Debug, thiserror::Error)]
@@ -162,8 +165,9 @@ impl Work<'_> {
         }
         self.progress.extend(queue.len() as u64);
         self.progress.say(&format!(
-            "loading {} in {} processes",
-            setting.load.model.name, setting.processes
+            "loading {} in {}",
+            setting.load.model.name,
+            counted(setting.processes as usize, "process", "processes")
         ));
         let mut cohort = Cohort::new(setting.clone(), self.results, Arc::clone(self.interrupted));
         let finish_within = spec.protocol.deadlines.load.get();

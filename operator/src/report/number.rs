@@ -7,6 +7,11 @@ pub(super) const NOTHING: &str = "—";
 /// Significant digits of a value whose uncertainty is not known.
 const DIGITS: i32 = 4;
 
+/// A count with its noun, "1 point" or "2 points".
+pub(crate) fn counted(count: usize, singular: &str, plural: &str) -> String {
+    format!("{count} {}", if count == 1 { singular } else { plural })
+}
+
 /// A value without an uncertainty: four significant digits, whole numbers in full.
 pub(crate) fn plain(value: f64) -> String {
     if !value.is_finite() {

@@ -6,15 +6,12 @@ use jiff::Timestamp;
 use lem_crds::{
     metrics::Unavailable,
     runner::{
-        AbsentDomain, ClockQuality, ComputePrecision, CounterIdentity, CounterReading, DeviceObservation, Domain,
-        EnergyReading, Environment, GpuEnvironment, MeanOfSamples, PowerSample, Source,
+        AbsentDomain, ClockQuality, CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading,
+        Environment, GpuEnvironment, MeanOfSamples, PowerSample, Source,
     },
 };
 
-use crate::{
-    energy::{self, CounterDomain, DeviceProvenance, EnergySource, Meter, MeterReport, UnavailableReason},
-    engine,
-};
+use crate::energy::{self, CounterDomain, DeviceProvenance, EnergySource, Meter, MeterReport, UnavailableReason};
 
 /// A meter's report in the contract's terms.
 pub(super) struct Facts {
@@ -159,18 +156,6 @@ fn unavailable(reason: UnavailableReason) -> Unavailable {
         UnavailableReason::ProcessNamespace => Unavailable::ProcessNamespace,
         UnavailableReason::NoPowercap => Unavailable::NoCounter,
         UnavailableReason::Off => Unavailable::SwitchedOff,
-    }
-}
-
-pub(super) fn compute_precision(precision: engine::ComputePrecision) -> ComputePrecision {
-    match precision {
-        engine::ComputePrecision::Fp32 => ComputePrecision::Fp32,
-        engine::ComputePrecision::Tf32 => ComputePrecision::Tf32,
-        engine::ComputePrecision::Fp16 => ComputePrecision::Fp16,
-        engine::ComputePrecision::Bf16 => ComputePrecision::Bf16,
-        engine::ComputePrecision::Fp8 => ComputePrecision::Fp8,
-        engine::ComputePrecision::Int8 => ComputePrecision::Int8,
-        engine::ComputePrecision::Int4 => ComputePrecision::Int4,
     }
 }
 

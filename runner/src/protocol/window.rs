@@ -68,7 +68,7 @@ pub(super) fn measure(
             method: FlopMethod::Counted,
             architecture_total: Some(architecture_total),
         }),
-        compute_precision: facts::compute_precision(description.compute_precision),
+        compute_precision: description.compute_precision,
         weight_bytes: description.weight_bytes,
         static_batch: None,
         kv_cache: Some(KvCacheRecord {

@@ -63,6 +63,13 @@ impl Bench {
         self.command(settings).output().unwrap()
     }
 
+    /// A run that has measured its first trial and goes on.
+    pub(crate) fn start(&self, command: &mut Command) -> Child {
+        let mut lem = command.stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        wait_until(&mut lem, "the first trial", || self.windows() >= 2);
+        lem
+    }
+
     pub(crate) fn results(&self) -> PathBuf {
         self.folder.path().join("results/tiny")
     }
@@ -102,7 +109,7 @@ pub(crate) fn stderr(output: &Output) -> String {
 }
 
 /// Waits until a condition holds while a child lives; a limit, so that a fault is a failure and not a hang.
-pub(crate) fn wait_until(child: &mut Child, what: &str, condition: impl Fn() -> bool) {
+fn wait_until(child: &mut Child, what: &str, condition: impl Fn() -> bool) {
     let begin = Instant::now();
     while !condition() {
         assert!(begin.elapsed() < Duration::from_mins(2), "{what} did not happen");

@@ -1,5 +1,10 @@
 //! Whole runs that succeed.
 
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+};
+
 use lem_crds::{metrics::DEFINITIONS, status::ExperimentPhase};
 use lem_fake_nvml::{Board, Machine, Waveform};
 
@@ -143,4 +148,51 @@ fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
         "metered {metered:.3} J, truth {truth:.3} J, error {:+.3} %",
         (metered / truth - 1.0) * 100.0
     );
+}
+
+/// A port that was free a moment ago, and so was the next one.
+fn free_port() -> u16 {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        if port < u16::MAX && TcpListener::bind(("127.0.0.1", port + 1)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn scrape(port: u16) -> String {
+    let mut stream = TcpStream::connect(SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+    stream
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn each_process_serves_live_counters_on_its_own_port() {
+    let bench = Bench::new(TINY);
+    let port = free_port();
+    let lem = bench.start(
+        bench
+            .command(&["workload.requests=1500", "protocol.cycles=3"])
+            .env("LEM_METRICS_ADDRESS", format!("127.0.0.1:{port}")),
+    );
+    for port in [port, port + 1] {
+        let answer = scrape(port);
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        let line = answer
+            .lines()
+            .find(|line| line.starts_with("lem_runner_output_tokens_total "))
+            .unwrap();
+        // At least the first window: 1500 requests of 8 tokens.
+        assert!(
+            line.split(' ').nth(1).unwrap().parse::<f64>().unwrap() >= 12_000.0,
+            "{line}"
+        );
+        assert!(answer.trim_end().ends_with("# EOF"), "{answer}");
+    }
+    assert_eq!(lem.wait_with_output().unwrap().status.code(), Some(3));
 }

@@ -40,11 +40,29 @@ pub(super) fn energy_doubts(evidence: &Evidence<'_>) -> Vec<VerdictReason> {
             .filter_map(|domain| domain.joules.ok())
             .sum();
         let total = energy.total.unwrap_or_default();
-        let message =
-            format!("domains with {estimated:.3} J of the total of {total:.3} J contain estimates, not readings");
+        let names: Vec<&str> = energy
+            .available()
+            .filter(|domain| domain.sources.contains(&Source::Estimate))
+            .map(|domain| domain.domain.name())
+            .collect();
+        let bound = evidence
+            .metrics
+            .energy_uncertainty_j
+            .map(|joules| format!(", right within ± {joules:.0} J"))
+            .unwrap_or_default();
+        let message = format!(
+            "{estimated:.0} J of {total:.0} J ({}) are estimated from load and design power, not read from a counter{bound}; intervals show how the estimate repeats, not how far it is from the truth",
+            names.join(", ")
+        );
         found.push(reason(Doubt::EstimatedEnergy, message));
     }
-    if let Some(adjusted) = evidence.metrics.adjusted_energy_j.filter(|adjusted| *adjusted < 0.0) {
+    // Idle power times duration rounds in the last digits: equal energies are no finding.
+    let rounding = 1e-9 * energy.total.unwrap_or_default().abs();
+    if let Some(adjusted) = evidence
+        .metrics
+        .adjusted_energy_j
+        .filter(|adjusted| *adjusted < -rounding)
+    {
         let message = format!("energy above idle is {adjusted:.3} J, below 0: the baseline was not idle");
         found.push(reason(Doubt::NegativeAdjustedEnergy, message));
     }
