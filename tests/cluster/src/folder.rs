@@ -7,7 +7,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{binaries, error::Error, namespace::Namespace};
+use sha2::{Digest, Sha256};
+
+use crate::{binaries, error::Error, namespace::Namespace, pins::hex};
 
 /// How long the end of an earlier cluster of the same name may take.
 const LOCK_LIMIT: Duration = Duration::from_secs(30);
@@ -43,6 +45,13 @@ impl Folder {
 
     pub(crate) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Name of the cluster's cgroups: other users of the machine, with another cache, may use the same names.
+    pub(crate) fn cgroup(&self) -> String {
+        let mut digest = hex(&Sha256::digest(self.path.as_os_str().as_encoded_bytes()));
+        digest.truncate(8);
+        format!("{}-{digest}", self.name)
     }
 
     pub(crate) fn path(&self) -> &Path {

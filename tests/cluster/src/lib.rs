@@ -40,6 +40,7 @@ mod folder;
 mod forward;
 mod image;
 mod kubeconfig;
+mod limits;
 mod namespace;
 mod network;
 mod node;

@@ -35,7 +35,7 @@ use crate::{
 const BOOT_LIMIT: Duration = Duration::from_secs(30);
 
 /// Of a node's folder: names the process whose namespaces are the node's, as this machine numbers it.
-const FIRST_PROCESS: &str = "first-process";
+pub(crate) const FIRST_PROCESS: &str = "first-process";
 
 /// Boards of a node unless a test says otherwise.
 const BOARDS: usize = 2;
@@ -115,7 +115,7 @@ impl Node<'_> {
     pub(crate) fn start(&self, images: &[impl AsRef<Path>]) -> Result<(), Error> {
         let name = &self.options.name;
         let folder = self.folder.node(name);
-        cgroup::create(self.folder.name(), name)?;
+        cgroup::create(&self.folder.cgroup(), name)?;
         let ready = folder.join(init::READY);
         let _ = fs::remove_file(&ready);
         let mut first = command::in_network(self.folder.node_namespace(name).path(), "unshare");
@@ -178,19 +178,18 @@ impl Node<'_> {
             Part::KubeProxy(_) => command.arg(argument("config", configuration::KUBE_PROXY)),
             _ => command.arg("device-plugin").arg("--folder").arg(&folder),
         };
+        let Part::Containerd(_) = part else {
+            return self.parts.spawn(part.clone(), &mut command).map(drop);
+        };
+        let root = format!("/proc/{}/root", first_process(&folder)?);
+        let socket = PathBuf::from(root + configuration::SOCKET);
+        // Of one that was killed.
+        let _ = fs::remove_file(&socket);
         self.parts.spawn(part.clone(), &mut command)?;
-        if let Part::Containerd(_) = part {
-            let socket = PathBuf::from(format!(
-                "/proc/{}/root{}",
-                first_process(&folder)?,
-                configuration::SOCKET
-            ));
-            let alive = || self.parts.check();
-            wait::until_blocking("start of containerd", BOOT_LIMIT, alive, || {
-                socket.exists().then_some(())
-            })?;
-        }
-        Ok(())
+        let alive = || self.parts.check();
+        wait::until_blocking("start of containerd", BOOT_LIMIT, alive, || {
+            socket.exists().then_some(())
+        })
     }
 
     /// Hands an image archive to the node's containerd.

@@ -28,7 +28,7 @@ pub(crate) fn remove(folder: &Folder) -> Result<(), Error> {
     for namespace in &namespaces {
         namespace.remove()?;
     }
-    cgroup::remove(folder.name())?;
+    cgroup::remove(&folder.cgroup())?;
     let start = Instant::now();
     while folder.path().exists() {
         match fs::remove_dir_all(folder.path()) {

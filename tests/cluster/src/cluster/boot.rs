@@ -17,6 +17,7 @@ use crate::{
     error::Error,
     failures,
     folder::Folder,
+    limits,
     namespace::Namespace,
     network,
     process::{Part, Parts},
@@ -37,6 +38,7 @@ impl Own {
         }
         // Of a process that was killed together with its guard.
         teardown::remove(&folder)?;
+        limits::raise()?;
         // Keys of the cluster and secrets of its pods are in it.
         fs::DirBuilder::new()
             .mode(0o700)

@@ -9,7 +9,7 @@ use crate::{
     binaries, control_plane,
     error::Error,
     network::{API_PORT, CONTROL_PLANE},
-    node::device_plugin::UNHEALTHY,
+    node::{FIRST_PROCESS, device_plugin::UNHEALTHY},
     process::Part,
     wait,
 };
@@ -23,6 +23,7 @@ impl Cluster {
         };
         own.node(name)?;
         own.folder.node_namespace(name).kill()?;
+        let _ = fs::remove_file(own.folder.node(name).join(FIRST_PROCESS));
         own.parts.reap(|other| other == part || other.node() == Some(name));
         Ok(())
     }
@@ -43,7 +44,9 @@ impl Cluster {
             _ => None,
         }) {
             let boards = own.node(name)?.options.boards.len();
-            // Only a kubelet that was started has something new to say.
+            // Until it is heard of, the API server shows what the kubelet said that was killed.
+            let condition = format!("answer of the kubelet of {name}");
+            wait::until(&condition, LIMIT, alive, || probe::kubelet(&client, name)).await?;
             let since = matches!(part, Part::Node(_) | Part::Kubelet(_)).then_some(since);
             let condition = format!("readiness of {name}");
             return wait::until(&condition, LIMIT, alive, || {

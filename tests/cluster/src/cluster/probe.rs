@@ -6,8 +6,18 @@ use kube::{Api, Client, api::ListParams};
 
 use crate::error::with_causes;
 
+/// Whether the API server is ready.
 pub(super) async fn serving(client: &Client) -> Result<(), String> {
-    let request = http::Request::get("/readyz")
+    answers(client, "/readyz").await
+}
+
+/// Whether a node's kubelet has come so far that it serves requests.
+pub(super) async fn kubelet(client: &Client, node: &str) -> Result<(), String> {
+    answers(client, &format!("/api/v1/nodes/{node}/proxy/healthz")).await
+}
+
+async fn answers(client: &Client, path: &str) -> Result<(), String> {
+    let request = http::Request::get(path)
         .body(Vec::new())
         .map_err(|error| error.to_string())?;
     client

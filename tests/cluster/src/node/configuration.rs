@@ -98,7 +98,7 @@ fn kubelet(node: &Node<'_>) -> Value {
         "kind": "KubeletConfiguration",
         "failCgroupV1": false,
         "cgroupDriver": "cgroupfs",
-        "cgroupRoot": cgroup::root(node.folder.name(), name),
+        "cgroupRoot": cgroup::root(&node.folder.cgroup(), name),
         "address": node_address(node.index),
         "authentication": {
             "anonymous": {"enabled": false},

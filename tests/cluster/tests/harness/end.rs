@@ -55,10 +55,12 @@ fn remains(name: &str, folder: &Path) -> Vec<String> {
         remains.push(folder.display().to_string());
     }
     for hierarchy in fs::read_dir("/sys/fs/cgroup").unwrap().flatten() {
-        let path = hierarchy.path().join("lem-test").join(name);
-        if path.exists() {
-            remains.push(path.display().to_string());
-        }
+        let cgroups = fs::read_dir(hierarchy.path().join("lem-test"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let of_cluster = cgroups.filter(|cgroup| cgroup.file_name().to_string_lossy().starts_with(&format!("{name}-")));
+        remains.extend(of_cluster.map(|cgroup| cgroup.path().display().to_string()));
     }
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let of_cluster = |text: &str| text.contains(&folder.display().to_string());

@@ -11,4 +11,5 @@ mod boot;
 mod end;
 mod gpus;
 mod parts;
+mod pods;
 mod shared;

@@ -75,11 +75,13 @@ async fn a_killed_node_is_noticed_and_comes_back_with_its_gpus() {
     let (cluster, client) = small("node-loss").await;
     cluster.kill(&Part::Node("node-0".to_owned())).unwrap();
     until_node(&cluster, &client, "loss of the node", |ready, _| ready == "Unknown").await;
+    let whole = |ready: &str, gpus: &str| ready == "True" && gpus == "2";
     cluster.start_part(&Part::Node("node-0".to_owned())).await.unwrap();
-    assert_eq!(node(&client).await.unwrap(), ("True".to_owned(), "2".to_owned()));
-    cluster.restart(&Part::Kubelet("node-0".to_owned())).await.unwrap();
-    cluster.restart(&Part::Containerd("node-0".to_owned())).await.unwrap();
-    assert_eq!(node(&client).await.unwrap(), ("True".to_owned(), "2".to_owned()));
+    until_node(&cluster, &client, "return of the node", whole).await;
+    for part in [Part::Kubelet, Part::Containerd, Part::KubeProxy, Part::DevicePlugin] {
+        cluster.restart(&part("node-0".to_owned())).await.unwrap();
+        until_node(&cluster, &client, "a whole node", whole).await;
+    }
 }
 
 #[tokio::test]
