@@ -11,8 +11,8 @@ CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 100
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# Programs of which images are made; lem-operator joins them as soon as it exists.
-IMAGES := lem-runner lem
+# Programs of which images are made.
+IMAGES := lem-operator lem-runner lem
 export LEM_MODEL_DIRECTORY := $(CURDIR)/models
 
 .PHONY: help demo test setup model build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench fuzz clean
