@@ -216,7 +216,9 @@ fn a_full_disk_ends_the_run_with_the_reason_and_leaves_what_was_kept_whole() {
             "{name} was lost or measured again"
         );
     }
-    assert_eq!(bench.windows(), 40, "a kept window was measured again");
+    // The trial during which the disk was full may be half kept; it is repeated whole, and no other is.
+    let again = bench.windows() - 40;
+    assert!(again <= 1, "{again} kept windows were measured again");
 }
 
 #[test]
