@@ -1,4 +1,4 @@
-//! Leadership by a Lease: every replica computes, only the holder writes. Client, but for [`judge`].
+//! Leadership by a Lease: every replica computes, only the holder writes. Client, but for `judge`.
 //!
 //! A Lease expires by this process's own clock, counted from when it last saw the Lease change: clocks of two nodes are
 //! never compared. The holder stops writing before the others may take over.
