@@ -17,6 +17,18 @@ pub struct MetricDefinition {
     pub description: &'static str,
 }
 
+impl MetricDefinition {
+    /// Whether this is the metric of that name, in either spelling.
+    fn is_called(&self, name: &str) -> bool {
+        self.name == name || self.key == name
+    }
+}
+
+/// The definition of the metric of this name (either spelling).
+pub fn definition(name: &str) -> Option<&'static MetricDefinition> {
+    DEFINITIONS.iter().find(|definition| definition.is_called(name))
+}
+
 macro_rules! metric_set {
     ($($name:ident $key:literal [$unit:literal] $description:literal;)*) => {
         /// Every metric, in the order of METHODOLOGY. `T` is a trial's value or a point's [`Estimate`].
@@ -54,7 +66,7 @@ macro_rules! metric_set {
 
             /// The value of the metric of this name (either spelling).
             pub fn get(&self, name: &str) -> Option<&T> {
-                self.iter().find(|(d, _)| d.name == name || d.key == name).and_then(|(_, value)| value)
+                self.iter().find(|(definition, _)| definition.is_called(name)).and_then(|(_, value)| value)
             }
         }
     };

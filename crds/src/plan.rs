@@ -79,14 +79,20 @@ pub struct Point {
 impl Point {
     /// The values as `field=value, …`; `default` without a sweep.
     pub fn label(&self) -> String {
-        if self.values.is_empty() {
-            return "default".to_owned();
-        }
-        self.values
-            .iter()
-            .map(|(k, v)| format!("{k}={v}"))
-            .collect::<Vec<_>>()
-            .join(", ")
+        label(&self.values)
+    }
+}
+
+/// Swept fields and their values as `field=value, …`; `default` without any.
+pub fn label<'a>(values: impl IntoIterator<Item = (&'a String, &'a String)>) -> String {
+    let values: Vec<String> = values
+        .into_iter()
+        .map(|(field, value)| format!("{field}={value}"))
+        .collect();
+    if values.is_empty() {
+        "default".to_owned()
+    } else {
+        values.join(", ")
     }
 }
 

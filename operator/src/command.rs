@@ -157,6 +157,13 @@ fn color() -> bool {
     std::io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
 
+/// JSON as YAML.
+fn yaml(json: &str) -> anyhow::Result<String> {
+    Ok(serde_yaml::to_string(&serde_json::from_str::<serde_json::Value>(
+        json,
+    )?)?)
+}
+
 /// Width of the terminal, if standard output is one.
 fn width() -> Option<u16> {
     let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(std::io::stdout())?;

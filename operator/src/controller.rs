@@ -43,7 +43,7 @@ use kube::{
     },
 };
 use lem_crds::Runner;
-use tokio_stream_of::{changes, received};
+use tokio_stream::wrappers::{UnboundedReceiverStream, WatchStream};
 
 use self::{
     apply::FIELD_MANAGER, build::Defaults, expectation::Expectations, leader::Leadership, metrics::ControllerMetrics,
@@ -83,8 +83,8 @@ pub async fn run(
         watcher::Config::default().any_semantic(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))
-    .reconcile_on(received(called))
-    .reconcile_all_on(changes(leadership.changes()))
+    .reconcile_on(UnboundedReceiverStream::new(called))
+    .reconcile_all_on(WatchStream::from_changes(leadership.changes()).map(drop))
     .graceful_shutdown_on(shutdown);
 
     let experiments = controller.store();
@@ -130,27 +130,5 @@ pub async fn run(
         () = follow_jobs => {}
         () = follow_pods => {}
         () = ready => {}
-    }
-}
-
-/// Channels as streams.
-mod tokio_stream_of {
-    use futures::{Stream, stream};
-    use tokio::sync::{mpsc::UnboundedReceiver, watch};
-
-    /// Everything that a channel receives.
-    pub(super) fn received<T>(receiver: UnboundedReceiver<T>) -> impl Stream<Item = T> {
-        stream::unfold(receiver, async |mut receiver| {
-            let item = receiver.recv().await?;
-            Some((item, receiver))
-        })
-    }
-
-    /// One item per change of a value.
-    pub(super) fn changes<T>(receiver: watch::Receiver<T>) -> impl Stream<Item = ()> {
-        stream::unfold(receiver, async |mut receiver| {
-            receiver.changed().await.ok()?;
-            Some(((), receiver))
-        })
     }
 }

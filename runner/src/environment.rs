@@ -81,9 +81,9 @@ fn memory_limit() -> Option<u64> {
     .filter(|limit| *limit < 1 << 60)
 }
 
-/// Peak resident memory of this process in bytes.
-pub fn resident_peak_bytes() -> Option<u64> {
-    let status = fs::read_to_string("/proc/self/status").ok()?;
+/// Peak resident memory in bytes of a process, given by its folder under `/proc`: its id, or `self`.
+pub fn resident_peak_bytes(process: &str) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
     line.trim()
         .strip_suffix(" kB")?

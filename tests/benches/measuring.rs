@@ -17,6 +17,7 @@ use anyhow::{Context, Result, bail};
 use lem_crds::{EfficiencyExperimentStatus, RunnerStatus, metrics::Estimate};
 use lem_fake_nvml::{Board, Machine, Waveform};
 use lem_operator::experiment::estimate;
+use lem_runner::environment::resident_peak_bytes;
 use serde_json::{Value, json};
 
 /// Runs of each setting in the comparison of metered with unmetered.
@@ -110,7 +111,8 @@ impl Bench {
             .context("lem is not built: use `make bench`")?;
         let mut lem_peak_bytes = 0.0_f64;
         let code = loop {
-            lem_peak_bytes = lem_peak_bytes.max(peak_bytes(child.id()).unwrap_or_default());
+            let peak = resident_peak_bytes(&child.id().to_string());
+            lem_peak_bytes = lem_peak_bytes.max(peak.unwrap_or_default() as f64);
             if let Some(status) = child.try_wait()? {
                 break status.code();
             }
@@ -323,15 +325,4 @@ fn report(figures: &mut Vec<Value>, name: &str, unit: &str, found: Option<&Estim
         "name": name, "unit": unit, "mean": found.mean, "lower": found.lower, "upper": found.upper,
         "count": found.count, "limit": limit, "met": met,
     }));
-}
-
-fn peak_bytes(process: u32) -> Option<f64> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    line.trim()
-        .strip_suffix(" kB")?
-        .trim()
-        .parse::<f64>()
-        .ok()
-        .map(|kibibytes| kibibytes * 1024.0)
 }

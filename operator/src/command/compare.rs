@@ -4,11 +4,12 @@ use std::path::PathBuf;
 
 use lem_crds::{
     SCHEMA_VERSION,
-    metrics::DEFINITIONS,
+    metrics::{self, MetricDefinition},
+    plan,
     status::{PointResult, TrialResult},
 };
 
-use super::{End, Output, color, print, report::load, width};
+use super::{End, Output, color, print, report::load, width, yaml};
 use crate::{
     experiment::{self, Comparison, Side},
     local::summary::Summary,
@@ -37,15 +38,12 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let (_, candidate, _) = load(&arguments.candidate)?;
     let mut rows = Vec::new();
     for name in &arguments.metrics {
-        if !DEFINITIONS
-            .iter()
-            .any(|definition| definition.name == name || definition.key == name)
-        {
+        let Some(definition) = metrics::definition(name) else {
             eprintln!("error: --metric {name}: no such metric; see the columns of `lem report DIR -o csv`");
             return Ok(End::Invalid);
-        }
+        };
         for (left, right) in pairs(&baseline, &candidate) {
-            rows.push(row(name, (left, &baseline), (right, &candidate)));
+            rows.push(row((name, definition), (left, &baseline), (right, &candidate)));
         }
     }
     if rows.is_empty() {
@@ -59,10 +57,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let text = match arguments.output {
         Output::Table => comparison_terminal(&left, &right, &rows, color(), width()),
         Output::Json => comparison_json(&left, &right, &rows)?,
-        Output::Yaml => {
-            let json = comparison_json(&left, &right, &rows)?;
-            serde_yaml::to_string(&serde_json::from_str::<serde_json::Value>(&json)?)?
-        }
+        Output::Yaml => yaml(&comparison_json(&left, &right, &rows)?)?,
     };
     print(&text)?;
     Ok(End::Valid)
@@ -82,10 +77,12 @@ fn pairs<'a>(baseline: &'a Summary, candidate: &'a Summary) -> Vec<(&'a PointRes
         .collect()
 }
 
-fn row(name: &str, left: (&PointResult, &Summary), right: (&PointResult, &Summary)) -> ComparisonRow {
-    let definition = DEFINITIONS
-        .iter()
-        .find(|definition| definition.name == name || definition.key == name);
+/// One metric, under the name that the user gave it, of one point on both sides.
+fn row(
+    (name, definition): (&str, &MetricDefinition),
+    left: (&PointResult, &Summary),
+    right: (&PointResult, &Summary),
+) -> ComparisonRow {
     let values = |(point, summary): (&PointResult, &Summary)| {
         let trials: Vec<TrialResult> = summary
             .trials
@@ -116,19 +113,11 @@ fn row(name: &str, left: (&PointResult, &Summary), right: (&PointResult, &Summar
     let label = if left.0.values.is_empty() {
         name.to_owned()
     } else {
-        let values: Vec<String> = left
-            .0
-            .values
-            .iter()
-            .map(|(key, value)| format!("{key}={value}"))
-            .collect();
-        format!("{name} · {}", values.join(", "))
+        format!("{name} · {}", plan::label(&left.0.values))
     };
     ComparisonRow {
         metric: label,
-        unit: definition
-            .map(|definition| definition.unit.to_owned())
-            .unwrap_or_default(),
+        unit: definition.unit.to_owned(),
         left_mean: left.0.metrics.get(name).map(|estimate| estimate.mean),
         right_mean: right.0.metrics.get(name).map(|estimate| estimate.mean),
         ratio: numbers.map(|(ratio, _, _)| ratio),

@@ -9,10 +9,10 @@ use anyhow::Context;
 use lem_crds::{EfficiencyExperiment, plan::Point};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
-use super::{End, Output, color, print, report::render, report::write_all, width};
+use super::{End, Output, color, print, report::render, report::write_all, width, yaml};
 use crate::{
     experiment,
-    local::{forecast, manifest, results::Results, run as local},
+    local::{forecast, manifest, run as local},
     report::{self, number::counted},
 };
 
@@ -92,19 +92,16 @@ fn one(experiment: &EfficiencyExperiment, arguments: &Arguments, interrupted: &A
         summary,
         records,
         interrupted,
+        results,
     } = outcome;
-    let results = Results::create(&folder)?;
     write_all(&results, experiment, &summary, &records).context("failed to write the report")?;
-    let text = match arguments.output {
-        Output::Table => render(experiment, &summary, &records, |report| {
-            Ok(report::terminal(report, color(), width()))
-        })?,
-        Output::Json => render(experiment, &summary, &records, |report| Ok(report::json(report)?))?,
-        Output::Yaml => {
-            let json = render(experiment, &summary, &records, |report| Ok(report::json(report)?))?;
-            serde_yaml::to_string(&serde_json::from_str::<serde_json::Value>(&json)?)?
-        }
-    };
+    let text = render(experiment, &summary, &records, |report| {
+        Ok(match arguments.output {
+            Output::Table => report::terminal(report, color(), width()),
+            Output::Json => report::json(report)?,
+            Output::Yaml => yaml(&report::json(report)?)?,
+        })
+    })?;
     print(&text)?;
     eprintln!("report: {}", folder.join("report.html").display());
     if interrupted {

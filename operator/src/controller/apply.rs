@@ -14,6 +14,7 @@ use k8s_openapi::api::{
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
+    core::NamespaceResourceScope,
 };
 use lem_crds::Runner;
 use serde::{Serialize, de::DeserializeOwned};
@@ -30,6 +31,17 @@ use super::{
 
 /// The one field manager of everything that the operator writes.
 pub const FIELD_MANAGER: &str = "lem-operator";
+
+/// What every object that is written here can do.
+trait Namespaced:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Namespaced for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
 
 /// What applying needs.
 pub(super) struct Applier<'a> {
@@ -129,35 +141,18 @@ impl Applier<'_> {
         self.patch::<Runner>(runner, &Patch::Json::<()>(patch)).await
     }
 
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>,
-    {
+    fn api<K: Namespaced>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.prepared.owner.namespace)
     }
 
-    async fn server_side_apply<K>(&self, object: &K) -> Result<(), ReconcileError>
-    where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
-    {
+    async fn server_side_apply<K: Namespaced>(&self, object: &K) -> Result<(), ReconcileError> {
         let name = object.name_any();
         let parameters = PatchParams::apply(FIELD_MANAGER).force();
         let applied = self.api::<K>().patch(&name, &parameters, &Patch::Apply(object)).await;
         applied.map(drop).map_err(failed::<K>(&name))
     }
 
-    async fn create_once<K>(&self, object: &K) -> Result<(), ReconcileError>
-    where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()>
-            + Clone
-            + Debug
-            + Serialize
-            + DeserializeOwned,
-    {
+    async fn create_once<K: Namespaced>(&self, object: &K) -> Result<(), ReconcileError> {
         let parameters = PostParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PostParams::default()
@@ -172,10 +167,11 @@ impl Applier<'_> {
         }
     }
 
-    async fn patch<K>(&self, name: &str, patch: &Patch<impl Serialize + Debug>) -> Result<(), ReconcileError>
-    where
-        K: Resource<Scope = kube::core::NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned,
-    {
+    async fn patch<K: Namespaced>(
+        &self,
+        name: &str,
+        patch: &Patch<impl Serialize + Debug>,
+    ) -> Result<(), ReconcileError> {
         let parameters = PatchParams {
             field_manager: Some(FIELD_MANAGER.to_owned()),
             ..PatchParams::default()

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use lem_crds::{
-    plan::TrialIdentity,
+    plan::{Point, TrialIdentity},
     runner::{Assignment, RunnerError},
     status::{ProcessFailure, TrialFailure},
 };
@@ -171,12 +171,17 @@ impl Situation<'_> {
 
     fn assignment(&self, slot: TrialSlot, attempt: u32) -> Option<Assignment> {
         let point = self.prepared.points.iter().find(|point| point.index == slot.point)?;
-        Some(Assignment {
-            trial: self.known().identity(slot, attempt)?,
+        Some(self.assign(self.known().identity(slot, attempt)?, point))
+    }
+
+    /// The assignment of a trial, given now and without a start yet.
+    fn assign(&self, trial: TrialIdentity, point: &Point) -> Assignment {
+        Assignment {
+            trial,
             window: point.window.clone(),
             assigned_at: Some(self.now),
             start_at: None,
-        })
+        }
     }
 
     fn failed(&self, trial: &TrialIdentity) -> bool {

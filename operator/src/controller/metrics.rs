@@ -149,7 +149,7 @@ impl Collector for Results {
 
 fn encode_results(encoder: &mut DescriptorEncoder<'_>, experiments: &[&EfficiencyExperiment]) -> fmt::Result {
     for name in PUBLISHED {
-        let Some(definition) = lem_crds::metrics::DEFINITIONS.iter().find(|known| known.name == *name) else {
+        let Some(definition) = lem_crds::metrics::definition(name) else {
             continue;
         };
         let help = format!("{} Mean over cycles", definition.description);

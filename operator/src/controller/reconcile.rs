@@ -149,17 +149,14 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     }
     let mut decision = decide::decide(&situation);
     decision.stall = decision.stall.or_else(|| context.obstacle(uid));
-    let status = |decision: &Decision| {
-        aggregate::status(&Aggregated {
-            prepared: &prepared,
-            generation: experiment.metadata.generation,
-            before: &before,
-            records: &records,
-            decision,
-            now,
-        })
-    };
-    let wanted = status(&decision);
+    let wanted = aggregate::status(&Aggregated {
+        prepared: &prepared,
+        generation: experiment.metadata.generation,
+        before: &before,
+        records: &records,
+        decision: &decision,
+        now,
+    });
     write_status(experiment, &before, &wanted, context).await?;
     if !decision.failures.is_empty() {
         // The next look rests on them; the write's own event calls for it.

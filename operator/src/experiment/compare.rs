@@ -201,10 +201,7 @@ fn logarithms(values: &[f64]) -> Result<Vec<f64>, Refusal> {
 
 /// Whether more of a metric (either spelling of its name) is better; `None` where neither more nor less is.
 pub fn higher_is_better(metric: &str) -> Option<bool> {
-    let definition = lem_crds::metrics::DEFINITIONS
-        .iter()
-        .find(|known| known.name == metric || known.key == metric)?;
-    match definition.name {
+    match lem_crds::metrics::definition(metric)?.name {
         "tokens_per_second"
         | "output_tokens_per_second"
         | "avg_tokens_per_second"

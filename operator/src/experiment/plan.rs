@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lem_crds::{
     EfficiencyExperimentSpec, SCHEMA_VERSION,
     experiment::{SweepAxis, SweepField, SweepValue},
-    metrics::DEFINITIONS,
+    metrics,
     plan::{LoadPlan, Point, WindowPlan, sha256},
 };
 use serde::Serialize;
@@ -84,9 +84,7 @@ pub enum PlanError {
 pub fn plan(spec: &EfficiencyExperimentSpec) -> Result<Vec<Point>, PlanError> {
     check_axes(&spec.sweep)?;
     if let Some(rule) = &spec.protocol.stop_rule
-        && !DEFINITIONS
-            .iter()
-            .any(|known| known.key == rule.metric || known.name == rule.metric)
+        && metrics::definition(&rule.metric).is_none()
     {
         return Err(PlanError::UnknownMetric {
             metric: rule.metric.clone(),

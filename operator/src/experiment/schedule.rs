@@ -30,16 +30,30 @@ pub struct Known<'a> {
 }
 
 impl Known<'_> {
-    fn attempts(&self, slot: TrialSlot) -> Vec<Attempt> {
-        let Some(point) = self.points.iter().find(|point| point.index == slot.point) else {
-            return Vec::new();
-        };
-        summary::attempts(self.spec, point, slot.cycle, self.records, self.failures)
+    fn point(&self, slot: TrialSlot) -> Option<&Point> {
+        self.points.iter().find(|point| point.index == slot.point)
+    }
+
+    /// Number of a slot's last attempt; none if it was never tried.
+    fn last_number(&self, slot: TrialSlot) -> Option<u32> {
+        summary::attempt_numbers(self.point(slot)?, slot.cycle, self.records, self.failures).pop_last()
+    }
+
+    /// A slot's last attempt, evaluated.
+    fn last_attempt(&self, slot: TrialSlot) -> Option<Attempt> {
+        let of_slot = (slot.cycle, self.last_number(slot)?);
+        Some(summary::attempt(
+            self.spec,
+            self.point(slot)?,
+            of_slot,
+            self.records,
+            self.failures,
+        ))
     }
 
     /// The identity of a slot's attempt.
     pub fn identity(&self, slot: TrialSlot, attempt: u32) -> Option<TrialIdentity> {
-        let point = self.points.iter().find(|point| point.index == slot.point)?;
+        let point = self.point(slot)?;
         Some(TrialIdentity {
             plan_sha256: point.plan_sha256.clone(),
             point: point.index,
@@ -75,7 +89,7 @@ pub fn retries_used(known: &Known<'_>) -> u32 {
                     point: point.index,
                     cycle,
                 };
-                known.attempts(slot).last().map_or(0, |last| last.number)
+                known.last_number(slot).unwrap_or(0)
             })
             .sum::<u32>()
     };
@@ -83,12 +97,11 @@ pub fn retries_used(known: &Known<'_>) -> u32 {
 }
 
 /// Trials of these slots that were tried and have no usable result.
-pub fn unusable(known: &Known<'_>, slots: &[TrialSlot]) -> Vec<(TrialSlot, u32)> {
-    let tried = slots.iter().filter_map(|slot| {
-        let last = known.attempts(*slot).pop()?;
+pub fn unusable(known: &Known<'_>, slots: &[TrialSlot]) -> impl Iterator<Item = (TrialSlot, u32)> {
+    slots.iter().filter_map(|slot| {
+        let last = known.last_attempt(*slot)?;
         (!usable(&last)).then_some((*slot, last.number + 1))
-    });
-    tried.collect()
+    })
 }
 
 /// The trial that a cohort measures next, with the number of its attempt; none if it is done.
@@ -97,11 +110,11 @@ pub fn unusable(known: &Known<'_>, slots: &[TrialSlot]) -> Vec<(TrialSlot, u32)>
 /// one cycle more for each point whose interval is still wider than the stop rule asks.
 pub fn next_trial(known: &Known<'_>, slots: &[TrialSlot], retry_budget: u32) -> Option<(TrialSlot, u32)> {
     let slots = with_extensions(known, slots);
-    if let Some(fresh) = slots.iter().find(|slot| known.attempts(**slot).is_empty()) {
+    if let Some(fresh) = slots.iter().find(|slot| known.last_number(**slot).is_none()) {
         return Some((*fresh, 0));
     }
     if retries_used(known) < retry_budget
-        && let Some(again) = unusable(known, &slots).into_iter().next()
+        && let Some(again) = unusable(known, &slots).next()
     {
         return Some(again);
     }
@@ -114,7 +127,7 @@ pub fn next_trial(known: &Known<'_>, slots: &[TrialSlot], retry_budget: u32) -> 
 
 /// Trials of these slots that were never tried.
 pub fn untried(known: &Known<'_>, slots: &[TrialSlot]) -> usize {
-    slots.iter().filter(|slot| known.attempts(**slot).is_empty()).count()
+    slots.iter().filter(|slot| known.last_number(**slot).is_none()).count()
 }
 
 /// The planned slots of a cohort, and those that a stop rule has added to its points so far.

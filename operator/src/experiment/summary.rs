@@ -36,40 +36,38 @@ pub struct Attempt {
     pub result: TrialResult,
 }
 
-/// Every attempt at a point's cycle that left a trace, in order.
-pub fn attempts(
-    spec: &EfficiencyExperimentSpec,
-    point: &Point,
-    cycle: u32,
-    records: &[Record],
-    failures: &[Failure],
-) -> Vec<Attempt> {
+/// Numbers of the attempts at a point's cycle that left a trace; none of them is evaluated.
+pub fn attempt_numbers(point: &Point, cycle: u32, records: &[Record], failures: &[Failure]) -> BTreeSet<u32> {
     let windows = records
         .iter()
         .flat_map(|record| &record.status.windows)
         .map(|window| &window.trial);
-    let numbers: BTreeSet<u32> = windows
+    windows
         .chain(failures.iter().map(|failure| &failure.trial))
         .filter(|trial| trial.plan_sha256 == point.plan_sha256 && trial.cycle == cycle)
         .map(|trial| trial.attempt)
-        .collect();
-    numbers
-        .into_iter()
-        .map(|number| {
-            let trial = TrialIdentity {
-                plan_sha256: point.plan_sha256.clone(),
-                point: point.index,
-                cycle,
-                attempt: number,
-            };
-            let complete = (0..spec.processes.count).all(|process| find_window(records, &trial, process).is_some());
-            Attempt {
-                number,
-                complete,
-                result: evaluate(spec, point, &trial, records, failures),
-            }
-        })
         .collect()
+}
+
+/// One attempt at a point's cycle, evaluated.
+pub fn attempt(
+    spec: &EfficiencyExperimentSpec,
+    point: &Point,
+    (cycle, number): (u32, u32),
+    records: &[Record],
+    failures: &[Failure],
+) -> Attempt {
+    let trial = TrialIdentity {
+        plan_sha256: point.plan_sha256.clone(),
+        point: point.index,
+        cycle,
+        attempt: number,
+    };
+    Attempt {
+        number,
+        complete: (0..spec.processes.count).all(|process| find_window(records, &trial, process).is_some()),
+        result: evaluate(spec, point, &trial, records, failures),
+    }
 }
 
 /// The result of one trial from whatever its processes reported.
@@ -129,7 +127,10 @@ pub fn summarise(
         planned += cycles;
         let mut of_point = Vec::new();
         for cycle in 0..cycles {
-            let attempts = attempts(spec, point, cycle, records, failures);
+            let numbers = attempt_numbers(point, cycle, records, failures).into_iter();
+            let attempts: Vec<Attempt> = numbers
+                .map(|number| attempt(spec, point, (cycle, number), records, failures))
+                .collect();
             match attempts.last() {
                 Some(last) if last.complete => finished += 1,
                 Some(last) => partial.push(format!(

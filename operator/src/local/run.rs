@@ -70,6 +70,8 @@ pub struct Outcome {
     pub records: Vec<Record>,
     /// Ended by Ctrl-C.
     pub interrupted: bool,
+    /// Their folder, still held against other runs.
+    pub results: Results,
 }
 
 /// Runs what has no result yet.
@@ -104,7 +106,7 @@ pub fn run(
     };
     // A run that is taken up again has its budget anew, and tries again what had no result.
     let slots = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
-    let begun = schedule::retries_used(&work.known()) + schedule::unusable(&work.known(), &slots).len() as u32;
+    let begun = schedule::retries_used(&work.known()) + schedule::unusable(&work.known(), &slots).count() as u32;
     work.retry_budget = spec.protocol.retry_budget + begun;
     let session = Timestamp::now().strftime("%Y%m%dT%H%M%S").to_string();
     let cohorts = experiment::group_cohorts(&points, &slots, spec.processes.restart).map_err(RunError::Plan)?;
@@ -132,10 +134,12 @@ pub fn run(
         }
     }
     let summary = summary::summarise(spec, &points, &work.records, &work.failures);
+    let records = work.records;
     Ok(Outcome {
         summary,
-        records: work.records,
+        records,
         interrupted: interrupted.load(Ordering::Relaxed),
+        results,
     })
 }
 

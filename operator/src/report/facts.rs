@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, fmt::Debug};
 
 use lem_crds::{
-    metrics::{DEFINITIONS, MetricDefinition, Unavailable},
+    metrics::{self, MetricDefinition, Unavailable},
+    plan,
     status::{Doubt, PointResult, Verdict},
 };
 
@@ -121,11 +122,7 @@ fn is_common(report: &Report<'_>, field: &str, value: &str) -> bool {
 }
 
 fn joined<'a>(values: impl Iterator<Item = (&'a String, &'a String)>) -> String {
-    let values: Vec<String> = values.map(|(field, value)| format!("{field}={value}")).collect();
-    if values.is_empty() {
-        return "default".to_owned();
-    }
-    printable(&values.join(", "))
+    printable(&plan::label(values))
 }
 
 /// Where the energy of a total comes from, such as `cpu: estimate`.
@@ -151,10 +148,7 @@ pub(super) fn shown(point: &PointResult, name: &str) -> String {
 
 /// The unit of a metric.
 pub(super) fn unit(name: &str) -> &'static str {
-    DEFINITIONS
-        .iter()
-        .find(|definition| definition.name == name)
-        .map_or("1", |definition| definition.unit)
+    metrics::definition(name).map_or("1", |definition| definition.unit)
 }
 
 /// Why a metric is null, looked up under either of its names.
@@ -208,7 +202,7 @@ pub(super) fn reasons(report: &Report<'_>) -> Vec<Reason> {
 pub(super) fn missing(report: &Report<'_>) -> Vec<Missing> {
     let mut found: Vec<Missing> = Vec::new();
     for column in COLUMNS.iter().chain(&DOMAINS) {
-        let Some(definition) = DEFINITIONS.iter().find(|d| d.name == column.name) else {
+        let Some(definition) = metrics::definition(column.name) else {
             continue;
         };
         for point in &report.status.points {

@@ -2,13 +2,7 @@
 
 mod model;
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 use self::model::{RELATIVE_UNCERTAINTY, ThermalDesignPower, cpu_ticks, thermal_design_power, watts};
 use super::{
@@ -19,7 +13,7 @@ use super::{
         CounterDescription, CounterDomain, CounterIdentity, EnergyReading, EnergySource, MeterReport, Unavailable,
         UnavailableReason,
     },
-    sampler::Sampler,
+    sampler::SampledWindow,
 };
 
 /// How to estimate.
@@ -40,15 +34,7 @@ pub struct EstimateOptions {
 pub struct EstimateMeter {
     options: EstimateOptions,
     tdp: ThermalDesignPower,
-    window: Option<Window>,
-}
-
-#[derive(Debug)]
-struct Window {
-    track: Arc<Mutex<Track>>,
-    sampler: Option<Sampler>,
-    start: Mark,
-    end: Option<Mark>,
+    window: Option<SampledWindow<Track>>,
 }
 
 #[derive(Debug)]
@@ -125,10 +111,6 @@ impl EstimateMeter {
     }
 }
 
-fn sample(track: &Mutex<Track>, is_edge: bool) {
-    track.lock().unwrap_or_else(PoisonError::into_inner).sample(is_edge);
-}
-
 impl Meter for EstimateMeter {
     fn describe(&self) -> Vec<CounterDescription> {
         vec![CounterDescription {
@@ -141,39 +123,26 @@ impl Meter for EstimateMeter {
     fn start(&mut self) -> Result<Mark, MeterError> {
         self.window = None;
         let start = Mark::now();
-        let track = Arc::new(Mutex::new(Track {
+        let mut track = Track {
             stat: self.options.proc_root.join("stat"),
             tdp_watts: self.tdp.watts,
             last: None,
             joules: 0.0,
             power: Vec::new(),
             failure: None,
-        }));
-        sample(&track, true);
-        let shared = Arc::clone(&track);
+        };
+        track.sample(true);
         let interval = self.options.sample_interval;
-        let sampler = Sampler::spawn("cpu-estimate", interval, move || sample(&shared, false))?;
-        self.window = Some(Window {
-            track,
-            sampler: Some(sampler),
-            start,
-            end: None,
-        });
+        let window = SampledWindow::follow("cpu-estimate", interval, start, track, |track| track.sample(false))?;
+        self.window = Some(window);
         Ok(start)
     }
 
     fn mark_end(&mut self) -> Mark {
-        let Some(window) = &mut self.window else {
-            return Mark::now();
-        };
-        if let Some(end) = window.end {
-            return end;
+        match &mut self.window {
+            Some(window) => window.mark_end(|track| track.sample(true)),
+            None => Mark::now(),
         }
-        let end = Mark::now();
-        sample(&window.track, true);
-        window.sampler = None;
-        window.end = Some(end);
-        end
     }
 
     fn stop(&mut self) -> MeterReport {
@@ -181,7 +150,7 @@ impl Meter for EstimateMeter {
         let Some(window) = self.window.take() else {
             return MeterReport::not_started(CounterDomain::Cpu);
         };
-        let track = window.track.lock().unwrap_or_else(PoisonError::into_inner);
+        let track = window.seen();
         let joules = track.failure.is_none().then_some(track.joules);
         let reading = EnergyReading {
             counter: self.identity(),

@@ -5,7 +5,7 @@ mod zones;
 
 use std::{
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
@@ -21,7 +21,7 @@ use super::{
         CounterDescription, CounterDomain, CounterIdentity, EnergyReading, EnergySource, MeterReport, RawCounter,
         Unavailable,
     },
-    sampler::Sampler,
+    sampler::SampledWindow,
 };
 
 /// Environment variable with the root of the powercap tree instead of [`DEFAULT_ROOT`].
@@ -39,15 +39,7 @@ pub struct RaplMeter {
     zones: Arc<Vec<Zone>>,
     node: String,
     sample_interval: Duration,
-    window: Option<Window>,
-}
-
-#[derive(Debug)]
-struct Window {
-    tracks: Arc<Mutex<Vec<Track>>>,
-    sampler: Option<Sampler>,
-    start: Mark,
-    end: Option<Mark>,
+    window: Option<SampledWindow<Vec<Track>>>,
 }
 
 /// One zone inside one window.
@@ -181,8 +173,7 @@ fn power(track: &Track) -> Vec<Power> {
     track.energy.windows(2).filter_map(mean).collect()
 }
 
-fn advance_all(tracks: &Mutex<Vec<Track>>, zones: &[Zone]) {
-    let mut tracks = tracks.lock().unwrap_or_else(PoisonError::into_inner);
+fn advance_all(tracks: &mut [Track], zones: &[Zone]) {
     for (track, zone) in tracks.iter_mut().zip(zones) {
         track.advance(zone);
     }
@@ -201,32 +192,20 @@ impl Meter for RaplMeter {
     fn start(&mut self) -> Result<Mark, MeterError> {
         self.window = None;
         let start = Mark::now();
-        let tracks = Arc::new(Mutex::new(self.zones.iter().map(Track::begin).collect::<Vec<_>>()));
-        let (shared, zones) = (Arc::clone(&tracks), Arc::clone(&self.zones));
-        let sampler = Sampler::spawn("cpu-energy", self.read_interval(), move || {
-            advance_all(&shared, &zones);
+        let tracks: Vec<Track> = self.zones.iter().map(Track::begin).collect();
+        let zones = Arc::clone(&self.zones);
+        let window = SampledWindow::follow("cpu-energy", self.read_interval(), start, tracks, move |tracks| {
+            advance_all(tracks, &zones);
         })?;
-        self.window = Some(Window {
-            tracks,
-            sampler: Some(sampler),
-            start,
-            end: None,
-        });
+        self.window = Some(window);
         Ok(start)
     }
 
     fn mark_end(&mut self) -> Mark {
-        let Some(window) = &mut self.window else {
-            return Mark::now();
-        };
-        if let Some(end) = window.end {
-            return end;
+        match &mut self.window {
+            Some(window) => window.mark_end(|tracks| advance_all(tracks, &self.zones)),
+            None => Mark::now(),
         }
-        let end = Mark::now();
-        advance_all(&window.tracks, &self.zones);
-        window.sampler = None;
-        window.end = Some(end);
-        end
     }
 
     fn stop(&mut self) -> MeterReport {
@@ -234,7 +213,7 @@ impl Meter for RaplMeter {
         let Some(window) = self.window.take() else {
             return MeterReport::not_started(CounterDomain::Cpu);
         };
-        let tracks = window.tracks.lock().unwrap_or_else(PoisonError::into_inner);
+        let tracks = window.seen();
         let readings = self.zones.iter().zip(tracks.iter());
         MeterReport {
             readings: readings

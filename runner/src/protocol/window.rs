@@ -78,6 +78,6 @@ pub(super) fn measure(
         energy: facts.energy,
         absent_domains: facts.absent,
         devices: facts.devices,
-        resident_peak_bytes: environment::resident_peak_bytes(),
+        resident_peak_bytes: environment::resident_peak_bytes("self"),
     })
 }

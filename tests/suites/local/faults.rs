@@ -7,7 +7,7 @@ use lem_crds::{
     runner::Domain,
     status::{Doubt, ExperimentPhase},
 };
-use lem_fake_nvml::{Board, Machine, Waveform};
+use lem_fake_nvml::{Board, Waveform};
 
 use crate::lem::{Bench, TINY, binaries, children, signal, stderr};
 
@@ -102,29 +102,21 @@ fn a_runner_that_hangs_is_ended_at_the_deadline_of_its_step_and_its_trial_repeat
 #[test]
 fn a_board_that_fails_half_way_costs_its_energy_and_not_the_run() {
     let bench = Bench::new(TINY);
-    let machine = Machine {
-        devices: vec![Board {
-            fail_after_seconds: Some(4.0),
-            ..Board::new(
-                "GPU-00000000-0000-0000-0000-000000000000",
-                20.0,
-                Waveform::Constant { watts: 300.0 },
-            )
-        }],
+    let failing = Board {
+        fail_after_seconds: Some(4.0),
+        ..Board::new(
+            "GPU-00000000-0000-0000-0000-000000000000",
+            20.0,
+            Waveform::Constant { watts: 300.0 },
+        )
     };
-    let boards = bench.folder.path().join("nvml.json");
-    fs::write(&boards, serde_json::to_vec(&machine).unwrap()).unwrap();
-    let output = bench
-        .command(&[
-            "processes={count: 1, gpusPerProcess: 1}",
-            "energy={gpu: Auto, cpu: \"Off\"}",
-            "workload.requests=1500",
-            "protocol.cycles=6",
-        ])
-        .env("LEM_NVML_LIBRARY", lem_fake_nvml::environment::library().unwrap())
-        .env("LEM_FAKE_NVML", &boards)
-        .output()
-        .unwrap();
+    let settings = [
+        "processes={count: 1, gpusPerProcess: 1}",
+        "energy={gpu: Auto, cpu: \"Off\"}",
+        "workload.requests=1500",
+        "protocol.cycles=6",
+    ];
+    let output = bench.command_with_boards(&settings, vec![failing]).output().unwrap();
     assert_eq!(output.status.code(), Some(3), "{}", stderr(&output));
     let (_, record) = bench.records().pop().unwrap();
     assert_eq!(record.windows.len(), 6, "the run ended with its board");

@@ -8,6 +8,7 @@ use std::{
 };
 
 use lem_crds::{EfficiencyExperimentStatus, RunnerStatus};
+use lem_fake_nvml::{Board, Machine};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -56,6 +57,17 @@ impl Bench {
             command.args(["--set", setting]);
         }
         command.stdin(Stdio::null());
+        command
+    }
+
+    /// The same, on a machine with these boards.
+    pub(crate) fn command_with_boards(&self, settings: &[&str], devices: Vec<Board>) -> Command {
+        let file = self.folder.path().join("nvml.json");
+        fs::write(&file, serde_json::to_vec(&Machine { devices }).unwrap()).unwrap();
+        let mut command = self.command(settings);
+        command
+            .env("LEM_NVML_LIBRARY", lem_fake_nvml::environment::library().unwrap())
+            .env(lem_fake_nvml::MACHINE_VARIABLE, file);
         command
     }
 

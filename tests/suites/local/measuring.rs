@@ -6,7 +6,7 @@ use std::{
 };
 
 use lem_crds::{metrics::DEFINITIONS, status::ExperimentPhase};
-use lem_fake_nvml::{Board, Machine, Waveform};
+use lem_fake_nvml::{Board, Waveform};
 
 use crate::lem::{Bench, TINY, stderr};
 
@@ -98,29 +98,20 @@ fn poisson_arrivals_are_served_and_their_latency_counts_from_the_arrival() {
 fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
     let bench = Bench::new(TINY);
     let watts = [300.0, 200.0];
-    let machine = Machine {
-        devices: watts
-            .iter()
-            .enumerate()
-            .map(|(index, watts)| {
-                Board::new(
-                    &format!("GPU-{index:08}-0000-0000-0000-000000000000"),
-                    20.0,
-                    Waveform::Constant { watts: *watts },
-                )
-            })
-            .collect(),
+    let board = |(index, watts): (usize, &f64)| {
+        Board::new(
+            &format!("GPU-{index:08}-0000-0000-0000-000000000000"),
+            20.0,
+            Waveform::Constant { watts: *watts },
+        )
     };
-    let file = bench.folder.path().join("nvml.json");
-    std::fs::write(&file, serde_json::to_vec(&machine).unwrap()).unwrap();
+    let settings = [
+        "processes.gpusPerProcess=1",
+        "energy={gpu: Required, cpu: \"Off\"}",
+        "workload.requests=400",
+    ];
     let output = bench
-        .command(&[
-            "processes.gpusPerProcess=1",
-            "energy={gpu: Required, cpu: \"Off\"}",
-            "workload.requests=400",
-        ])
-        .env("LEM_NVML_LIBRARY", lem_fake_nvml::environment::library().unwrap())
-        .env("LEM_FAKE_NVML", &file)
+        .command_with_boards(&settings, watts.iter().enumerate().map(board).collect())
         .output()
         .unwrap();
     let status = bench.status();

@@ -164,25 +164,15 @@ fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialI
         return decision;
     }
 
+    let assignment = situation.assign(trial.clone(), point);
     let missing = incarnation.seats.len() < spec.processes.count as usize;
     if missing || incarnation.job.is_none() {
         decision.changes.push(Change::CreateCohort {
             cohort: incarnation.cohort.clone(),
             incarnation: incarnation.number,
-            assignment: Box::new(Assignment {
-                trial: trial.clone(),
-                window: point.window.clone(),
-                assigned_at: Some(situation.now),
-                start_at: None,
-            }),
+            assignment: Box::new(assignment.clone()),
         });
     }
-    let assignment = Assignment {
-        trial: trial.clone(),
-        window: point.window.clone(),
-        assigned_at: Some(situation.now),
-        start_at: None,
-    };
     for (seat, _) in states.iter().filter(|(seat, _)| seat.assigned() != Some(trial)) {
         decision
             .changes
