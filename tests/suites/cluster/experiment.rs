@@ -1,0 +1,46 @@
+//! Experiments that take a few seconds: seeded random weights of a tiny shape, nothing to download.
+
+use lem_crds::EfficiencyExperiment;
+use serde_json::{Value, json};
+
+/// So many processes without GPUs, so many cycles.
+pub(crate) fn tiny(name: &str, processes: u32, cycles: u32) -> EfficiencyExperiment {
+    with(name, processes, cycles, &json!({}))
+}
+
+/// The same with other fields of the spec beside or instead.
+pub(crate) fn with(name: &str, processes: u32, cycles: u32, other: &Value) -> EfficiencyExperiment {
+    let mut manifest = json!({
+        "apiVersion": "lem.dev/v1alpha1",
+        "kind": "EfficiencyExperiment",
+        "metadata": {"name": name},
+        "spec": {
+            "model": {"name": "tiny-test", "source": {"synthetic": {"preset": "tiny-test"}}},
+            "workload": {"requests": 8, "maxInputTokens": 16, "maxOutputTokens": 16},
+            "processes": {"count": processes, "gpusPerProcess": 0},
+            "protocol": {
+                "cycles": cycles,
+                "baseline": {"duration": "1s"},
+                "cooldown": {"duration": "500ms"},
+            },
+        },
+    });
+    merge(&mut manifest["spec"], other);
+    serde_json::from_value(manifest).unwrap()
+}
+
+/// Merges as a JSON merge patch does.
+fn merge(into: &mut Value, other: &Value) {
+    match (into, other) {
+        (Value::Object(into), Value::Object(other)) => {
+            for (key, value) in other {
+                if value.is_null() {
+                    into.remove(key);
+                } else {
+                    merge(into.entry(key.clone()).or_insert(Value::Null), value);
+                }
+            }
+        }
+        (into, other) => *into = other.clone(),
+    }
+}

@@ -1,0 +1,13 @@
+//! The operator as a user meets it: `kubectl apply` on a real cluster, to a finished status.
+//!
+//! These tests are ignored unless asked for, because they need root and the cluster's programs: `make test-cluster`.
+//! They share one cluster, into which the operator is installed from `examples/cluster/operator.yaml`.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "the functions around the tests fail the test as the tests do"
+)]
+
+mod complete;
+mod experiment;
+mod world;
