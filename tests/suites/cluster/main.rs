@@ -10,4 +10,5 @@
 
 mod complete;
 mod experiment;
+mod rejected;
 mod world;
