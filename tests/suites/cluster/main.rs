@@ -11,4 +11,5 @@
 mod complete;
 mod experiment;
 mod rejected;
+mod stalled;
 mod world;

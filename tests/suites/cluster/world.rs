@@ -33,7 +33,7 @@ pub(crate) struct World {
 impl World {
     /// The shared cluster, and a namespace with the strictest Pod Security there is.
     pub(crate) async fn of(test: &str) -> Self {
-        let cluster = CLUSTER.get_or_init(|| start("operator")).await;
+        let cluster = CLUSTER.get_or_init(|| async { start(&shared_name()).await }).await;
         Self::on(cluster, test).await
     }
 
@@ -87,6 +87,19 @@ impl World {
         };
         let found = self.cluster.until(what, LIMIT, look).await;
         found.unwrap_or_else(|error| panic!("experiment {name}: {error}"))
+    }
+
+    /// Creates an object in the test's namespace.
+    pub(crate) async fn create<K>(&self, object: &serde_json::Value)
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + Clone
+            + std::fmt::Debug
+            + serde::Serialize
+            + serde::de::DeserializeOwned,
+    {
+        let object: K = serde_json::from_value(object.clone()).unwrap();
+        self.api::<K>().create(&PostParams::default(), &object).await.unwrap();
     }
 
     /// Waits until an experiment has ended, however.
@@ -152,6 +165,11 @@ pub(crate) fn described(status: &EfficiencyExperimentStatus) -> String {
     )
 }
 
+/// Name of the shared cluster; `LEM_TEST_CLUSTER_NAME` gives another one to a run beside another.
+pub(crate) fn shared_name() -> String {
+    std::env::var("LEM_TEST_CLUSTER_NAME").unwrap_or_else(|_| "operator".to_owned())
+}
+
 /// A cluster with our definitions, our images and the operator.
 pub(crate) async fn start(name: &str) -> Cluster {
     let options = Options {
@@ -159,20 +177,28 @@ pub(crate) async fn start(name: &str) -> Cluster {
         ..Options::default()
     };
     let cluster = Cluster::start(name, options).await.unwrap();
-    install(&cluster).await;
+    define(&cluster);
+    deploy(&cluster);
+    until_ready(&cluster).await;
     cluster
 }
 
-/// Does what the README says.
-async fn install(cluster: &Cluster) {
-    let repository = repository();
-    for (file, ways) in [
-        ("crds/efficiencyexperiments.lem.dev.yaml", "--server-side=true"),
-        ("crds/runners.lem.dev.yaml", "--server-side=true"),
-        ("examples/cluster/operator.yaml", "--server-side=false"),
-    ] {
-        kubectl(cluster, &["apply", ways, "-f", repository.join(file).to_str().unwrap()]);
+/// First step of the README: our definitions.
+pub(crate) fn define(cluster: &Cluster) {
+    for file in ["crds/efficiencyexperiments.lem.dev.yaml", "crds/runners.lem.dev.yaml"] {
+        let path = repository().join(file);
+        kubectl(cluster, &["apply", "--server-side=true", "-f", path.to_str().unwrap()]);
     }
+}
+
+/// Second step of the README: the operator.
+pub(crate) fn deploy(cluster: &Cluster) {
+    let path = repository().join("examples/cluster/operator.yaml");
+    kubectl(cluster, &["apply", "-f", path.to_str().unwrap()]);
+}
+
+/// Waits for both replicas of the operator.
+pub(crate) async fn until_ready(cluster: &Cluster) {
     let client = cluster.client().await.unwrap();
     let deployments = Api::<Deployment>::namespaced(client, SYSTEM);
     let ready = || async {
@@ -205,11 +231,16 @@ pub(crate) fn repository() -> PathBuf {
 }
 
 /// The image of a built program, under the name that the example installs.
-fn image(program: &str) -> PathBuf {
+pub(crate) fn image(program: &str) -> PathBuf {
+    image_called(&format!("{program}:dev"), program)
+}
+
+/// The image of a built program under a name and tag.
+pub(crate) fn image_called(name: &str, program: &str) -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let folder = test.ancestors().nth(2).unwrap();
-    let archive = folder.join(format!("{program}-test-image.tar"));
-    let image = Image::new(&format!("localhost/{program}:dev"), &folder.join(program)).unwrap();
+    let archive = folder.join(format!("{}-test-image.tar", name.replace(':', "-")));
+    let image = Image::new(&format!("localhost/{name}"), &folder.join(program)).unwrap();
     image.write(&archive).unwrap();
     archive
 }
