@@ -108,26 +108,7 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
             .memories
             .of(uid, |memory| memory.namespace_ends = observed.namespace_ends);
     }
-    let mut again = None;
-    if let Some((incarnation, since)) = observe::without_pods(&observed) {
-        // A Job that is refused its pods says so in an event, which is not watched.
-        again = Some(Duration::from_secs(4));
-        if now.duration_since(since) > observe::PODS_EXPECTED_AFTER {
-            let namespace = &prepared.owner.namespace;
-            let warning = observe::job_warning(&context.client, namespace, &incarnation.name).await;
-            observed.job_warning = warning.map_err(ReconcileError::Observe)?;
-            again = Some(Duration::from_secs(10));
-        }
-    }
-    if let Some(pod) = observe::unexplained(&observed) {
-        let namespace = &prepared.owner.namespace;
-        if now.duration_since(pod.created) > observe::CONTAINER_EXPECTED_AFTER {
-            let warning = observe::pod_warning(&context.client, namespace, &pod.name).await;
-            let words = warning.map_err(ReconcileError::Observe)?;
-            observed.pod_warnings.extend(words.map(|words| (pod.name, words)));
-        }
-        again = Some(Duration::from_secs(6));
-    }
+    let again = explain(&mut observed, &prepared.owner.namespace, now, context).await?;
     observed.api_refusal = context.memories.of(uid, |memory| memory.obstacle.clone());
     let records = observed.records();
     let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
@@ -185,14 +166,6 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
             return Err(error);
         }
     }
-    let pods_by = decision
-        .changes
-        .iter()
-        .any(|change| matches!(change, decide::Change::CreateCohort { .. }));
-    if pods_by {
-        // A Job that is refused its pods says so in an event, which is not watched.
-        again = Some(Duration::from_secs(4));
-    }
     let deadline = decision.wake_at.map(|at| {
         let ahead = Duration::try_from(at.duration_since(now)).unwrap_or_default();
         ahead + Duration::from_millis(100)
@@ -201,6 +174,33 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         Some(pause) => Action::requeue(pause),
         None => Action::await_change(),
     })
+}
+
+/// Asks for the reasons that are in events only, which are not watched; gives when to ask again.
+async fn explain(
+    observed: &mut Observed,
+    namespace: &str,
+    now: Timestamp,
+    context: &Context,
+) -> Result<Option<Duration>, ReconcileError> {
+    let mut again = None;
+    if let Some((incarnation, since)) = observe::without_pods(observed) {
+        again = Some(Duration::from_secs(4));
+        if now.duration_since(since) > observe::PODS_EXPECTED_AFTER {
+            let warning = observe::job_warning(&context.client, namespace, &incarnation.name).await;
+            observed.job_warning = warning.map_err(ReconcileError::Observe)?;
+            again = Some(Duration::from_secs(10));
+        }
+    }
+    if let Some(pod) = observe::unexplained(observed) {
+        if now.duration_since(pod.created) > observe::CONTAINER_EXPECTED_AFTER {
+            let warning = observe::pod_warning(&context.client, namespace, &pod.name).await;
+            let words = warning.map_err(ReconcileError::Observe)?;
+            observed.pod_warnings.extend(words.map(|words| (pod.name, words)));
+        }
+        again = Some(Duration::from_secs(6));
+    }
+    Ok(again)
 }
 
 async fn apply(

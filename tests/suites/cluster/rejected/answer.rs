@@ -51,7 +51,7 @@ pub(crate) async fn dry_run(world: &World, json: &Value) -> Said {
             if causes.is_empty() {
                 return Said::Refused(undecodable(&status.message));
             }
-            Said::Refused(once(causes))
+            Said::Refused(once(&causes))
         }
         Err(error) => panic!("{error}"),
     }
@@ -184,7 +184,7 @@ fn undecodable(message: &str) -> Vec<Cause> {
 
 /// One complaint for one mistake: a value of another type also breaks its bounds, and an empty choice also lacks its first
 /// alternative.
-fn once(causes: Vec<Cause>) -> Vec<Cause> {
+fn once(causes: &[Cause]) -> Vec<Cause> {
     let about = |cause: &Cause, words: &str| matches!(&cause.words, Words::Within(said) if said.starts_with(words));
     let has_type_error = |field: &str| {
         causes
