@@ -9,5 +9,7 @@
 )]
 
 mod complete;
+mod deletion;
 mod experiment;
+mod neighbours;
 mod world;

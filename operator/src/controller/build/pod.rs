@@ -6,7 +6,7 @@ use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector,
         PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-        SecretKeySelector, SecurityContext, TopologySpreadConstraint,
+        SecretKeySelector, SecurityContext, Toleration, TopologySpreadConstraint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -27,6 +27,8 @@ pub(super) const CONTAINER: &str = "runner";
 const USER: i64 = 65532;
 /// The resource that NVIDIA's device plugin advertises.
 const GPU: &str = "nvidia.com/gpu";
+/// A node that is silent for so long is given up.
+const LOST_NODE_SECONDS: i64 = 30;
 /// SIGTERM to SIGKILL: the last report may take 20 s.
 const GRACE_SECONDS: i64 = 30;
 
@@ -46,7 +48,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         image_pull_secrets: non_empty(secrets.collect()),
         runtime_class_name: placement.runtime_class_name,
         node_selector: (!placement.node_selector.is_empty()).then_some(placement.node_selector),
-        tolerations: non_empty(placement.tolerations),
+        tolerations: Some(tolerations(placement.tolerations)),
         affinity: Some(apart_from_other_experiments(plan)),
         topology_spread_constraints: Some(vec![over_nodes(plan)]),
         security_context: Some(PodSecurityContext {
@@ -201,6 +203,26 @@ fn apart_from_other_experiments(plan: &CohortPlan<'_>) -> Affinity {
         }),
         ..Affinity::default()
     }
+}
+
+/// The user's, and a short patience with a node that is lost: Kubernetes' own is five minutes, in which an experiment
+/// would hold all its other nodes.
+fn tolerations(given: Vec<Toleration>) -> Vec<Toleration> {
+    let lost = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+    let speaks_of = |toleration: &Toleration, taint: &str| toleration.key.as_deref().is_none_or(|key| key == taint);
+    let ours = lost
+        .iter()
+        .filter(|taint| !given.iter().any(|one| speaks_of(one, taint)));
+    let ours: Vec<Toleration> = ours
+        .map(|taint| Toleration {
+            key: Some((*taint).to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoExecute".to_owned()),
+            toleration_seconds: Some(LOST_NODE_SECONDS),
+            ..Toleration::default()
+        })
+        .collect();
+    given.into_iter().chain(ours).collect()
 }
 
 /// Evenly over nodes as far as there are enough of them.
