@@ -225,7 +225,8 @@ fn tolerations(given: Vec<Toleration>) -> Vec<Toleration> {
     given.into_iter().chain(ours).collect()
 }
 
-/// Evenly over nodes as far as there are enough of them.
+/// Evenly over nodes. Processes on CPUs would share what they measure, so they wait for a node that is busy; those on
+/// GPUs have theirs to themselves, and a node whose GPUs others hold for good must not keep them waiting.
 fn over_nodes(plan: &CohortPlan<'_>) -> TopologySpreadConstraint {
     let ours = [
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
@@ -234,7 +235,12 @@ fn over_nodes(plan: &CohortPlan<'_>) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
-        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        when_unsatisfiable: if plan.load.gpus_per_process == 0 {
+            "DoNotSchedule".to_owned()
+        } else {
+            "ScheduleAnyway".to_owned()
+        },
+        node_taints_policy: Some("Honor".to_owned()),
         label_selector: Some(LabelSelector {
             match_labels: Some(ours.into()),
             match_expressions: None,
