@@ -57,7 +57,7 @@ pub fn prepare(experiment: &EfficiencyExperiment) -> Result<Prepared, PrepareErr
         uid: experiment.uid().ok_or(PrepareError::Metadata("a UID"))?,
     };
     let spec = experiment.spec.clone();
-    check_sources(&spec)?;
+    for_pods(&spec)?;
     let points = experiment::plan(&spec).map_err(PrepareError::Plan)?;
     let slots = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
     let cohorts = experiment::group_cohorts(&points, &slots, spec.processes.restart).map_err(PrepareError::Plan)?;
@@ -70,7 +70,11 @@ pub fn prepare(experiment: &EfficiencyExperiment) -> Result<Prepared, PrepareErr
     })
 }
 
-fn check_sources(spec: &EfficiencyExperimentSpec) -> Result<(), PrepareError> {
+/// Checks whether pods can honour every field.
+///
+/// # Errors
+/// The field that only `lem run` can honour, and the remedy.
+pub fn for_pods(spec: &EfficiencyExperimentSpec) -> Result<(), PrepareError> {
     if let ModelSource::Directory(directory) = &spec.model.source
         && !directory.path.starts_with('/')
     {

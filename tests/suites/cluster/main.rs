@@ -12,4 +12,5 @@ mod complete;
 mod deletion;
 mod experiment;
 mod neighbours;
+mod rejected;
 mod world;
