@@ -1,6 +1,7 @@
 //! The cluster's own admission rules, evaluated without a cluster: the structural schema of the generated definition
 //! (types, bounds, patterns, enums, unknown fields), then its CEL rules. Pure.
 
+mod pod_patch;
 mod structural;
 
 use std::sync::LazyLock;
@@ -8,6 +9,7 @@ use std::sync::LazyLock;
 use kube::CustomResourceExt;
 use serde_json::Value;
 
+pub use self::pod_patch::pod_patch;
 use crate::{EfficiencyExperiment, GROUP, VERSION};
 
 /// One thing wrong with a manifest.
@@ -86,7 +88,10 @@ pub fn experiment(manifest: &Value) -> Result<EfficiencyExperiment, Vec<Violatio
     let experiment: EfficiencyExperiment =
         serde_json::from_value(manifest.clone()).map_err(|error| vec![violation("spec", error.to_string())])?;
     match experiment.validate_cel() {
-        Ok(()) => Ok(experiment),
+        Ok(()) => match experiment.spec.runner.as_ref().map(|runner| pod_patch(&runner.pod_patch)) {
+            Some(Err(violations)) => Err(violations),
+            Some(Ok(_)) | None => Ok(experiment),
+        },
         Err(errors) => Err(errors
             .into_vec()
             .into_iter()
