@@ -88,7 +88,12 @@ pub fn experiment(manifest: &Value) -> Result<EfficiencyExperiment, Vec<Violatio
     let experiment: EfficiencyExperiment =
         serde_json::from_value(manifest.clone()).map_err(|error| vec![violation("spec", error.to_string())])?;
     match experiment.validate_cel() {
-        Ok(()) => match experiment.spec.runner.as_ref().map(|runner| pod_patch(&runner.pod_patch)) {
+        Ok(()) => match experiment
+            .spec
+            .runner
+            .as_ref()
+            .map(|runner| pod_patch(&runner.pod_patch))
+        {
             Some(Err(violations)) => Err(violations),
             Some(Ok(_)) | None => Ok(experiment),
         },

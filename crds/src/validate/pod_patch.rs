@@ -87,12 +87,7 @@ pub fn pod_patch(patch: &PodPatch) -> Result<PodSpec, Vec<Violation>> {
     for (index, container) in spec.containers.iter().enumerate() {
         let path = format!("{FIELD}.containers[{index}]");
         if container.name == CONTAINER {
-            taken(
-                &given["containers"][index],
-                &path,
-                &TAKEN_OF_CONTAINER,
-                &mut violations,
-            );
+            taken(&given["containers"][index], &path, &TAKEN_OF_CONTAINER, &mut violations);
             runner(container, &path, &mut violations);
         } else {
             violations.push(Violation {
@@ -205,7 +200,11 @@ fn runner(container: &Container, path: &str, violations: &mut Vec<Violation>) {
         let above = |directory: &str| directory == at || directory.starts_with(&format!("{at}/"));
         let below = |directory: &str| at.starts_with(&format!("{directory}/"));
         let hides = |directory: &str| above(directory) || below(directory);
-        if above("/tmp") || [TOKEN_DIRECTORY, MODEL_DIRECTORY, PROMPTS_DIRECTORY].into_iter().any(hides) {
+        if above("/tmp")
+            || [TOKEN_DIRECTORY, MODEL_DIRECTORY, PROMPTS_DIRECTORY]
+                .into_iter()
+                .any(hides)
+        {
             violations.push(Violation {
                 path: format!("{path}.volumeMounts[{index}].mountPath"),
                 message: format!(
@@ -256,26 +255,85 @@ mod tests {
     fn each_field_that_the_operator_relies_on_is_refused_with_its_path_and_a_way_out() {
         let container = |fields: Value| {
             let mut container = json!({"name": "runner"});
-            container.as_object_mut().unwrap().extend(fields.as_object().unwrap().clone());
+            container
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
             json!({"containers": [container]})
         };
         for (patch, path, words) in [
-            (json!({"restartPolicy": "Always"}), "restartPolicy", "replaced by its Job"),
-            (json!({"serviceAccountName": "admin"}), "serviceAccountName", "account of its own"),
+            (
+                json!({"restartPolicy": "Always"}),
+                "restartPolicy",
+                "replaced by its Job",
+            ),
+            (
+                json!({"serviceAccountName": "admin"}),
+                "serviceAccountName",
+                "account of its own",
+            ),
             (json!({"nodeName": "node-1"}), "nodeName", "spec.placement.nodeSelector"),
             (json!({"tolerations": []}), "tolerations", "spec.placement.tolerations"),
-            (json!({"affinity": {"podAntiAffinity": {}}}), "affinity.podAntiAffinity", "affinity.nodeAffinity"),
-            (json!({"containers": [{"name": "sidecar", "image": "s"}]}), "containers[0].name", "initContainers"),
-            (json!({"volumes": [{"name": "model", "emptyDir": {}}]}), "volumes[0]", "spec.model.source"),
-            (container(json!({"args": ["gpus"]})), "containers[0].args", "spec.runner.image"),
-            (container(json!({"command": ["sh"]})), "containers[0].command", "spec.runner.image"),
-            (container(json!({"image": "x"})), "containers[0].image", "spec.runner.image"),
-            (container(json!({"resources": {"limits": {"cpu": "1"}}})), "containers[0].resources.limits", "spec.runner.resources"),
-            (container(json!({"env": [{"name": "LEM_PROCESS", "value": "7"}]})), "containers[0].env[0]", "LEM_PROCESS"),
-            (container(json!({"env": [{"name": "HF_TOKEN", "value": "7"}]})), "containers[0].env[0]", "tokenSecretRef"),
-            (container(json!({"volumeMounts": [{"name": "x", "mountPath": "/lem/model/"}]})), "volumeMounts[0].mountPath", "/lem/model"),
-            (container(json!({"volumeMounts": [{"name": "x", "mountPath": "/lem"}]})), "volumeMounts[0].mountPath", "elsewhere"),
-            (container(json!({"volumeMounts": [{"name": "x", "mountPath": "/"}]})), "volumeMounts[0].mountPath", "elsewhere"),
+            (
+                json!({"affinity": {"podAntiAffinity": {}}}),
+                "affinity.podAntiAffinity",
+                "affinity.nodeAffinity",
+            ),
+            (
+                json!({"containers": [{"name": "sidecar", "image": "s"}]}),
+                "containers[0].name",
+                "initContainers",
+            ),
+            (
+                json!({"volumes": [{"name": "model", "emptyDir": {}}]}),
+                "volumes[0]",
+                "spec.model.source",
+            ),
+            (
+                container(json!({"args": ["gpus"]})),
+                "containers[0].args",
+                "spec.runner.image",
+            ),
+            (
+                container(json!({"command": ["sh"]})),
+                "containers[0].command",
+                "spec.runner.image",
+            ),
+            (
+                container(json!({"image": "x"})),
+                "containers[0].image",
+                "spec.runner.image",
+            ),
+            (
+                container(json!({"resources": {"limits": {"cpu": "1"}}})),
+                "containers[0].resources.limits",
+                "spec.runner.resources",
+            ),
+            (
+                container(json!({"env": [{"name": "LEM_PROCESS", "value": "7"}]})),
+                "containers[0].env[0]",
+                "LEM_PROCESS",
+            ),
+            (
+                container(json!({"env": [{"name": "HF_TOKEN", "value": "7"}]})),
+                "containers[0].env[0]",
+                "tokenSecretRef",
+            ),
+            (
+                container(json!({"volumeMounts": [{"name": "x", "mountPath": "/lem/model/"}]})),
+                "volumeMounts[0].mountPath",
+                "/lem/model",
+            ),
+            (
+                container(json!({"volumeMounts": [{"name": "x", "mountPath": "/lem"}]})),
+                "volumeMounts[0].mountPath",
+                "elsewhere",
+            ),
+            (
+                container(json!({"volumeMounts": [{"name": "x", "mountPath": "/"}]})),
+                "volumeMounts[0].mountPath",
+                "elsewhere",
+            ),
         ] {
             let text = complaint(&patch);
             assert!(
@@ -291,7 +349,9 @@ mod tests {
             complaint(&json!({"containers": [{"name": "runner", "volumeMount": []}]})),
             "spec.runner.podPatch.containers[0].volumeMount: not a field of a pod's spec in Kubernetes 1.33"
         );
-        assert!(complaint(&json!({"metadata": {"labels": {}}})).starts_with("spec.runner.podPatch.metadata: not a field"));
+        assert!(
+            complaint(&json!({"metadata": {"labels": {}}})).starts_with("spec.runner.podPatch.metadata: not a field")
+        );
         let text = complaint(&json!({"volumes": [{"name": "a", "$patch": "delete"}]}));
         assert!(text.contains("volumes[0].$patch: not a field"), "{text}");
     }
@@ -299,12 +359,18 @@ mod tests {
     #[test]
     fn a_value_of_the_wrong_type_is_named_by_its_path() {
         let text = complaint(&json!({"containers": [{"name": "runner", "ports": [{"containerPort": "http"}]}]}));
-        assert!(text.contains("containers[0].ports[0].containerPort: not as in a pod's spec"), "{text}");
+        assert!(
+            text.contains("containers[0].ports[0].containerPort: not as in a pod's spec"),
+            "{text}"
+        );
     }
 
     #[test]
     fn null_is_refused_since_it_would_remove_nothing() {
         let text = complaint(&json!({"containers": [{"name": "runner", "securityContext": null}]}));
-        assert!(text.contains("containers[0].securityContext: null removes nothing"), "{text}");
+        assert!(
+            text.contains("containers[0].securityContext: null removes nothing"),
+            "{text}"
+        );
     }
 }

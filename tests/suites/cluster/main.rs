@@ -9,5 +9,11 @@
 )]
 
 mod complete;
+mod energy;
 mod experiment;
+mod hub;
+mod local;
+mod model;
+mod pod_patch;
+mod sources;
 mod world;

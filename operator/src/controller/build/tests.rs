@@ -188,11 +188,18 @@ fn a_patch_adds_to_the_pod_and_leaves_what_the_operator_relies_on() {
     for field in ["restartPolicy", "serviceAccountName", "affinity"] {
         assert_eq!(pod[field], plain[field], "{field}");
     }
-    assert_eq!(pod["containers"].as_array().unwrap().len(), 1, "containers are merged by name");
+    assert_eq!(
+        pod["containers"].as_array().unwrap().len(),
+        1,
+        "containers are merged by name"
+    );
     assert_eq!(pod["containers"][0]["args"], plain["containers"][0]["args"]);
     for variable in plain["containers"][0]["env"].as_array().unwrap() {
         let name = variable["name"].as_str().unwrap();
-        assert!(name == "HF_HOME" || environment(&pod, name).as_ref() == Some(variable), "{name}");
+        assert!(
+            name == "HF_HOME" || environment(&pod, name).as_ref() == Some(variable),
+            "{name}"
+        );
     }
     insta::assert_yaml_snapshot!(job);
 }
@@ -201,6 +208,13 @@ fn a_patch_adds_to_the_pod_and_leaves_what_the_operator_relies_on() {
 fn a_cache_of_the_users_own_takes_the_place_of_the_scratch_space() {
     let pod = pod(&json!({"runner": {"env": [{"name": "HF_HOME", "value": "/cache"}]}}));
     let variables = pod["containers"][0]["env"].as_array().unwrap();
-    let values: Vec<_> = variables.iter().filter(|variable| variable["name"] == "HF_HOME").collect();
-    assert_eq!(values, [&json!({"name": "HF_HOME", "value": "/cache"})], "the API server takes a name once");
+    let values: Vec<_> = variables
+        .iter()
+        .filter(|variable| variable["name"] == "HF_HOME")
+        .collect();
+    assert_eq!(
+        values,
+        [&json!({"name": "HF_HOME", "value": "/cache"})],
+        "the API server takes a name once"
+    );
 }
