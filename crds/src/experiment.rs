@@ -4,7 +4,9 @@ mod model;
 mod placement;
 mod pod_patch;
 mod protocol;
+mod rule;
 mod sweep;
+mod toleration;
 mod workload;
 
 use kube::{CustomResource, KubeSchema};
@@ -25,6 +27,7 @@ pub use self::{
         OrderPolicy, Pricing, Processes, Protocol, Restart, StopRule, Warmup,
     },
     sweep::{SweepAxis, SweepField, SweepValue},
+    toleration::{TaintEffect, Toleration, TolerationOperator},
     workload::{
         Arrival, ClosedLoop, ConfigMapReference, Decoder, JsonLines, Poisson, Prompts, SyntheticPrompts, Workload,
     },
@@ -46,9 +49,13 @@ use crate::status::EfficiencyExperimentStatus;
     derive = "PartialEq",
     cel,
     validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending' || (self.spec.model == oldSelf.spec.model && self.spec.engine == oldSelf.spec.engine && self.spec.workload == oldSelf.spec.workload && self.spec.decoder == oldSelf.spec.decoder && self.spec.processes == oldSelf.spec.processes && self.spec.protocol == oldSelf.spec.protocol && self.spec.energy == oldSelf.spec.energy && has(self.spec.sweep) == has(oldSelf.spec.sweep) && (!has(self.spec.sweep) || self.spec.sweep == oldSelf.spec.sweep) && has(self.spec.pricing) == has(oldSelf.spec.pricing) && (!has(self.spec.pricing) || self.spec.pricing == oldSelf.spec.pricing) && has(self.spec.placement) == has(oldSelf.spec.placement) && (!has(self.spec.placement) || self.spec.placement == oldSelf.spec.placement) && has(self.spec.runner) == has(oldSelf.spec.runner) && (!has(self.spec.runner) || self.spec.runner == oldSelf.spec.runner) && has(self.spec.ttlSecondsAfterFinished) == has(oldSelf.spec.ttlSecondsAfterFinished) && (!has(self.spec.ttlSecondsAfterFinished) || self.spec.ttlSecondsAfterFinished == oldSelf.spec.ttlSecondsAfterFinished))")
+        .field_path(".spec")
         .message("the spec of a started experiment is immutable but for suspend and cancel: its trials would no longer be comparable. Create another experiment"),
     validation = Rule::new("!has(oldSelf.spec.cancel) || !oldSelf.spec.cancel || self.spec.cancel")
+        .field_path(".spec.cancel")
         .message("a cancelled experiment stays cancelled: create another one"),
+    validation = Rule::new("size(self.metadata.name) <= 63")
+        .message("metadata.name must be at most 63 characters long: it is also a label"),
     doc = "Measures what a token costs: energy, time and FLOPs of one model on one or more processes, with uncertainty.",
     printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
     printcolumn = r#"{"name":"Progress","type":"string","jsonPath":".status.progress.summary"}"#,
@@ -62,7 +69,7 @@ use crate::status::EfficiencyExperimentStatus;
         .message("a process on device Cuda needs a GPU: set processes.gpusPerProcess to 1 or more, or engine.candle.device to Cpu")
         .field_path(".processes.gpusPerProcess"),
     validation = Rule::new("!(self.energy.gpu == 'Required' && self.processes.gpusPerProcess == 0)")
-        .message("energy.gpu Required needs a GPU: set processes.gpusPerProcess to 1 or more, or energy.gpu to Auto or Off")
+        .message("energy.gpu Required needs a GPU: set processes.gpusPerProcess to 1 or more, or energy.gpu to Auto or Disabled")
         .field_path(".energy.gpu"),
     validation = Rule::new("!(has(self.model.source.synthetic) && (has(self.workload.prompts.inline) || has(self.workload.prompts.jsonLines) || has(self.workload.prompts.configMapRef)))")
         .message("a synthetic model has no tokenizer, so prompts cannot be text: use workload.prompts.synthetic")
@@ -96,8 +103,8 @@ pub struct EfficiencyExperimentSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5))]
     #[x_kube(
-        validation = Rule::new("self.map(a, size(a.values)).sum() <= 100")
-            .message("a sweep takes at most 100 values over all its axes"),
+        validation = Rule::new("(size(self) > 0 ? size(self[0].values) : 1) * (size(self) > 1 ? size(self[1].values) : 1) * (size(self) > 2 ? size(self[2].values) : 1) * (size(self) > 3 ? size(self[3].values) : 1) * (size(self) > 4 ? size(self[4].values) : 1) <= 100")
+            .message("the combinations of the axes' values are more than 100 points: take fewer values or axes"),
         validation = Rule::new("self.all(a, self.exists_one(b, b.field == a.field))")
             .message("each field may be swept by one axis only")
     )]

@@ -46,6 +46,37 @@ pub fn custom_resource_definitions() -> Result<Vec<(&'static str, String)>, serd
 mod tests {
     use super::*;
 
+    /// Every text of an enumeration.
+    fn enumerated(schema: &serde_yaml::Value, found: &mut Vec<String>) {
+        match schema {
+            serde_yaml::Value::Mapping(mapping) => {
+                let texts = mapping.get("enum").and_then(serde_yaml::Value::as_sequence);
+                found.extend(
+                    texts
+                        .into_iter()
+                        .flatten()
+                        .filter_map(|text| text.as_str().map(str::to_owned)),
+                );
+                mapping.iter().for_each(|(_, value)| enumerated(value, found));
+            }
+            serde_yaml::Value::Sequence(items) => items.iter().for_each(|item| enumerated(item, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_value_of_an_enumeration_is_a_boolean_for_kubectl() {
+        let mut found = Vec::new();
+        for (_, yaml) in custom_resource_definitions().unwrap() {
+            enumerated(&serde_yaml::from_str(&yaml).unwrap(), &mut found);
+        }
+        assert!(found.contains(&"Disabled".to_owned()));
+        // kubectl reads YAML 1.1, also the definitions.
+        for word in ["y", "n", "yes", "no", "on", "off", "true", "false", "null", "~"] {
+            assert!(!found.iter().any(|text| text.eq_ignore_ascii_case(word)), "{word}");
+        }
+    }
+
     /// Paths of enumerations that may be null, which the API server never takes.
     fn nullable_enumerations(schema: &serde_yaml::Value, path: &str, found: &mut Vec<String>) {
         if let serde_yaml::Value::Mapping(mapping) = schema {

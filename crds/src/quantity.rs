@@ -14,10 +14,16 @@ pub enum QuantityError {
     /// Not a plain decimal number.
     #[error("{0:?} is not a decimal number; write it as a string, such as \"0.7\"")]
     Decimal(String),
+    /// Not an amount of a resource.
+    #[error("{0:?} is not an amount of a resource; write a number and a suffix, such as \"500m\" or \"4Gi\"")]
+    Amount(String),
 }
 
-const DURATION_PATTERN: &str = r"^([0-9]+(\.[0-9]+)?(ms|s|m|h))+$";
-const DECIMAL_PATTERN: &str = r"^[0-9]+(\.[0-9]+)?$";
+// Bounded digits: whatever matches can be read, and a sum of so many hours does not overflow.
+const DURATION_PATTERN: &str = "^([0-9]{1,12}([.][0-9]{1,9})?(ms|s|m|h))+$";
+const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
+pub(crate) const DECIMAL_PATTERN: &str = "^[0-9]+([.][0-9]+)?$";
+pub(crate) const AMOUNT_PATTERN: &str = "^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E)?$";
 
 /// A length of time, written as numbers with the units `ms`, `s`, `m`, `h`: `"100ms"`, `"1h30m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -74,10 +80,8 @@ impl FromStr for Duration {
             } else {
                 return Err(invalid());
             };
-            let nanoseconds = scaled(number, unit_nanoseconds).ok_or_else(invalid)?;
-            total = total
-                .checked_add(time::Duration::from_nanos(nanoseconds))
-                .ok_or_else(invalid)?;
+            let length = scaled(number, unit_nanoseconds).ok_or_else(invalid)?;
+            total = total.checked_add(length).ok_or_else(invalid)?;
             rest = &tail[unit..];
         }
         Ok(Self(total))
@@ -85,14 +89,19 @@ impl FromStr for Duration {
 }
 
 /// `number` × `unit` in integers, so that no whole number of nanoseconds is rounded.
-fn scaled(number: &str, unit: u64) -> Option<u64> {
+fn scaled(number: &str, unit: u64) -> Option<time::Duration> {
     let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
-    if whole.is_empty() || fraction.is_empty() || fraction.len() > 9 {
+    if !(1..=12).contains(&whole.len()) || !(1..=9).contains(&fraction.len()) {
         return None;
     }
-    let whole = whole.parse::<u64>().ok()?.checked_mul(unit)?;
+    let whole = u128::from(whole.parse::<u64>().ok()?) * u128::from(unit);
     let fraction = u128::from(fraction.parse::<u64>().ok()?) * u128::from(unit) / 10_u128.pow(fraction.len() as u32);
-    whole.checked_add(u64::try_from(fraction).ok()?)
+    let nanoseconds = whole + fraction;
+    let seconds = u64::try_from(nanoseconds / NANOSECONDS_PER_SECOND).ok()?;
+    Some(time::Duration::new(
+        seconds,
+        (nanoseconds % NANOSECONDS_PER_SECOND) as u32,
+    ))
 }
 
 impl fmt::Display for Duration {
@@ -146,8 +155,71 @@ impl fmt::Display for Decimal {
     }
 }
 
+/// An amount of a resource as Kubernetes writes it, never negative: `2`, `500m`, `4Gi`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Amount(String);
+
+impl FromStr for Amount {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+        let suffixes = [
+            "", "n", "u", "m", "k", "M", "G", "T", "P", "E", "Ki", "Mi", "Gi", "Ti", "Pi", "Ei",
+        ];
+        if number.parse::<Decimal>().is_ok() && suffixes.contains(&&text[number.len()..]) {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(QuantityError::Amount(text.to_owned()))
+        }
+    }
+}
+
+impl fmt::Display for Amount {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.0)
+    }
+}
+
+impl Serialize for Amount {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written<'a> {
+            Integer(u64),
+            Text(Cow<'a, str>),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Integer(number) => Ok(Self(number.to_string())),
+            Written::Text(text) => text.parse().map_err(de::Error::custom),
+        }
+    }
+}
+
+impl JsonSchema for Amount {
+    fn schema_name() -> Cow<'static, str> {
+        "Amount".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 32,
+            "description": "A number with an optional suffix, such as 2, 500m or 4Gi."
+        })
+    }
+}
+
 macro_rules! string_quantity {
-    ($type:ident, $pattern:expr, $description:literal) => {
+    ($type:ident, $pattern:expr, $message:literal, $description:literal) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -167,7 +239,13 @@ macro_rules! string_quantity {
                 true
             }
             fn json_schema(_: &mut SchemaGenerator) -> Schema {
-                json_schema!({"type": "string", "pattern": $pattern, "maxLength": 32, "description": $description})
+                // A rule and no pattern: a pattern has no message of its own.
+                json_schema!({
+                    "type": "string",
+                    "maxLength": 32,
+                    "description": $description,
+                    "x-kubernetes-validations": [{"rule": format!("self.matches('{}')", $pattern), "message": $message}]
+                })
             }
         }
     };
@@ -175,11 +253,13 @@ macro_rules! string_quantity {
 string_quantity!(
     Duration,
     DURATION_PATTERN,
+    "must be numbers with the units ms, s, m, h, such as 100ms or 1h30m",
     "Numbers with the units ms, s, m, h, such as 100ms or 1h30m."
 );
 string_quantity!(
     Decimal,
     DECIMAL_PATTERN,
+    "must be a decimal number and not negative, such as 0.7",
     "A non-negative decimal number as a string, such as \"0.7\"."
 );
 
@@ -205,7 +285,7 @@ mod tests {
 
     #[test]
     fn a_duration_without_a_unit_or_a_number_is_refused() {
-        for text in ["", "5", "s", "5 s", "-5s", "5d", "1.2.3s", "9999999999999999999999h"] {
+        for text in ["", "5", "s", "5 s", "-5s", "5d", "1.2.3s", "9999999999999h"] {
             assert!(text.parse::<Duration>().is_err(), "{text}");
         }
     }
@@ -215,6 +295,26 @@ mod tests {
         assert!((("0.7").parse::<Decimal>().unwrap().get() - 0.7).abs() < f64::EPSILON);
         for text in ["", "-1", "1e3", ".5", "5.", "NaN", "1,5"] {
             assert!(text.parse::<Decimal>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_longest_duration_that_the_pattern_admits_can_be_read() {
+        let text = "999999999999h999999999999h";
+        assert!((text.parse::<Duration>().unwrap().seconds() - 2.0 * 999_999_999_999.0 * 3600.0).abs() < 1.0);
+    }
+
+    #[test]
+    fn an_amount_is_an_integer_of_any_length_or_a_number_with_a_suffix_of_kubernetes() {
+        for (json, text) in [
+            ("8589934592", "8589934592"),
+            ("\"500m\"", "500m"),
+            ("\"1.5Gi\"", "1.5Gi"),
+        ] {
+            assert_eq!(serde_json::from_str::<Amount>(json).unwrap().to_string(), text);
+        }
+        for json in ["-1", "1.5", "\"100 parsecs\"", "\"\"", "\"Gi\"", "\"4gi\"", "true"] {
+            assert!(serde_json::from_str::<Amount>(json).is_err(), "{json}");
         }
     }
 

@@ -14,7 +14,9 @@ pub mod decide;
 pub mod error;
 pub mod expectation;
 pub mod leader;
+mod memory;
 pub mod metrics;
+pub mod neighbour;
 pub mod observe;
 pub mod prepare;
 mod reconcile;
@@ -26,9 +28,8 @@ pub mod view;
 pub mod watch;
 
 use std::{
-    collections::HashMap,
     future,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
 };
 
 use futures::StreamExt;
@@ -46,8 +47,8 @@ use lem_crds::Runner;
 use tokio_stream::wrappers::{UnboundedReceiverStream, WatchStream};
 
 use self::{
-    apply::FIELD_MANAGER, build::Defaults, expectation::Expectations, leader::Leadership, metrics::ControllerMetrics,
-    observe::Caches, reconcile::Context, server::Health, watch::Guarded,
+    apply::FIELD_MANAGER, build::Defaults, expectation::Expectations, leader::Leadership, memory::Memories,
+    metrics::ControllerMetrics, observe::Caches, reconcile::Context, server::Health, watch::Guarded,
 };
 
 /// Reconciliations at the same time; one experiment is never reconciled twice at once.
@@ -99,13 +100,13 @@ pub async fn run(
     );
     let context = Arc::new(Context {
         client,
+        experiments: experiments.clone(),
         leadership,
         recorder,
         caches: caches.clone(),
         defaults: settings.defaults,
         expectations: Expectations::default(),
-        obstacles: Mutex::new(HashMap::new()),
-        failures: Mutex::new(HashMap::new()),
+        memories: Memories::default(),
         metrics,
     });
     let work = controller

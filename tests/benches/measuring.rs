@@ -171,7 +171,7 @@ impl Bench {
             })
         };
         let on = self.smollm2("metered", &spec(json!({"gpu": "Required", "cpu": "Estimate"})));
-        let off = self.smollm2("unmetered", &spec(json!({"gpu": "Off", "cpu": "Off"})));
+        let off = self.smollm2("unmetered", &spec(json!({"gpu": "Disabled", "cpu": "Disabled"})));
         let mut ratios = Vec::new();
         for pair in 0..PAIRS {
             let order: [&Value; 2] = if pair % 2 == 0 { [&on, &off] } else { [&off, &on] };
@@ -201,7 +201,7 @@ impl Bench {
             &self.smollm2(
                 "speed",
                 &json!({
-                    "energy": {"gpu": "Off", "cpu": "Off"},
+                    "energy": {"gpu": "Disabled", "cpu": "Disabled"},
                     "workload": {"requests": 2, "maxInputTokens": 256, "maxOutputTokens": 128, "ignoreEos": true,
                         "streaming": false},
                     "protocol": {"cycles": 5, "baseline": {"duration": "100ms"}, "cooldown": {"duration": "0s"},

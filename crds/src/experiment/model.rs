@@ -4,6 +4,8 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rule::{KEY, NAME};
+
 /// The model and the source of its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -65,8 +67,12 @@ fn main_revision() -> String {
 #[serde(rename_all = "camelCase")]
 pub struct SecretKeyReference {
     /// Name of the Secret.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
     pub name: String,
     /// Key in the Secret.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(KEY.rule()).message(KEY.message))]
     pub key: String,
 }
 
@@ -85,6 +91,7 @@ pub struct SyntheticSource {
     pub architecture: Option<Architecture>,
     /// Seed of the weights.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub seed: u32,
 }
 
@@ -151,7 +158,8 @@ const fn default_context() -> u32 {
 #[serde(rename_all = "camelCase")]
 pub struct PersistentVolumeClaimSource {
     /// Name of the claim in the experiment's namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
     pub claim_name: String,
     /// Path of the model inside the volume.
     #[serde(default)]

@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::{api::core::v1::Toleration, apimachinery::pkg::util::intstr::IntOrString};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::PodPatch;
-use crate::quantity::Duration;
+use super::{
+    PodPatch,
+    rule::{self, AMOUNT, LABEL, NAME, VARIABLE},
+    toleration::Toleration,
+};
+use crate::quantity::{Amount, Duration};
 
 /// Where the processes run. On a cluster only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -19,7 +22,8 @@ pub struct Placement {
     pub strategy: PlacementStrategy,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32))]
+    #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
+    #[x_kube(validation = Rule::new(rule::each_value(LABEL.pattern)).message(LABEL.message))]
     pub node_selector: BTreeMap<String, String>,
     /// Taints that the processes put up with.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -27,7 +31,8 @@ pub struct Placement {
     pub tolerations: Vec<Toleration>,
     /// `RuntimeClass` of the pods, such as `nvidia` where that is not the default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
     pub runtime_class_name: Option<String>,
     /// From a cohort's creation to all its pods placed and started; after it the cohort counts as failed.
     #[serde(default = "schedule_deadline")]
@@ -72,7 +77,8 @@ pub struct RunnerTemplate {
     pub image_pull_policy: Option<ImagePullPolicy>,
     /// Names of Secrets with the registry's credentials.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8))]
+    #[schemars(length(max = 8), inner(length(max = 253)))]
+    #[x_kube(validation = Rule::new(rule::each_item(NAME.pattern)).message(NAME.message))]
     pub image_pull_secrets: Vec<String>,
     /// Requests and limits. GPUs come from processes.gpusPerProcess.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -116,24 +122,29 @@ impl ImagePullPolicy {
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(validation = Rule::new("!(has(self.limits) && 'nvidia.com/gpu' in self.limits) && !(has(self.requests) && 'nvidia.com/gpu' in self.requests)")
-    .message("GPUs are set by processes.gpusPerProcess"))]
+    .message("GPUs are set by processes.gpusPerProcess"),
+    validation = Rule::new("!has(self.requests) || !has(self.limits) || self.requests.all(k, !(k in self.limits) || !isQuantity(string(self.requests[k])) || !isQuantity(string(self.limits[k])) || !quantity(string(self.requests[k])).isGreaterThan(quantity(string(self.limits[k]))))")
+    .message("a request must not exceed the limit of the same resource"))]
 pub struct RunnerResources {
     /// What a node must have free.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
-    pub requests: BTreeMap<String, IntOrString>,
+    #[x_kube(validation = Rule::new(rule::each_amount()).message(AMOUNT.message))]
+    pub requests: BTreeMap<String, Amount>,
     /// What the container may use at most.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 16))]
-    pub limits: BTreeMap<String, IntOrString>,
+    #[x_kube(validation = Rule::new(rule::each_amount()).message(AMOUNT.message))]
+    pub limits: BTreeMap<String, Amount>,
 }
 
 /// One variable of the environment.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EnvironmentVariable {
-    /// Its name.
-    #[schemars(length(min = 1, max = 253))]
+    /// Its name: anything printable but blanks and `=`.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(VARIABLE.rule()).message(VARIABLE.message))]
     pub name: String,
     /// Its value.
     #[schemars(length(max = 4096))]

@@ -4,7 +4,11 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::quantity::{Decimal, Duration};
+use super::rule;
+use crate::{
+    metrics,
+    quantity::{Decimal, Duration},
+};
 
 /// Replicas that measure at the same time.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -52,6 +56,9 @@ pub enum Restart {
 /// How carefully to measure (METHODOLOGY §2).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.stopRule) || self.cycles <= self.stopRule.maximumCycles")
+    .message("cycles must not exceed stopRule.maximumCycles")
+    .field_path(".cycles"))]
 pub struct Protocol {
     /// What runs before each window, outside of it.
     #[serde(default)]
@@ -136,7 +143,7 @@ pub struct FixedWarmup {
 #[x_kube(
     validation = Rule::new("self.minimumIterations <= self.maximumIterations")
         .message("minimumIterations must not exceed maximumIterations"),
-    validation = Rule::new("double(self.coefficientOfVariation) > 0.0")
+    validation = Rule::new(rule::decimal("self.coefficientOfVariation", "double(self.coefficientOfVariation) > 0.0"))
         .message("coefficientOfVariation must be above 0")
 )]
 pub struct Convergence {
@@ -203,6 +210,7 @@ pub struct Order {
     pub policy: OrderPolicy,
     /// Seed of the shuffle.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub seed: u32,
 }
 
@@ -221,11 +229,12 @@ pub enum OrderPolicy {
 /// Extends the cycles of a point until its interval is narrow enough.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("double(self.relativeHalfWidthPercent) > 0.0")
+#[x_kube(validation = Rule::new(rule::decimal("self.relativeHalfWidthPercent", "double(self.relativeHalfWidthPercent) > 0.0"))
     .message("relativeHalfWidthPercent must be above 0"))]
 pub struct StopRule {
     /// The metric that is watched, by its name in status.
     #[serde(default = "joules_per_token")]
+    #[schemars(extend("enum" = metrics::DEFINITIONS.iter().map(|one| one.key).collect::<Vec<_>>()))]
     pub metric: String,
     /// Half-width of the 95 % interval over the mean, in percent, at which a point is done.
     pub relative_half_width_percent: Decimal,
@@ -319,7 +328,7 @@ pub enum Barrier {
 pub struct Energy {
     /// Interval of the background samples between the window's edges.
     #[serde(default = "sample_interval")]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]+)(ms|s)$') && (self.endsWith('ms') ? int(self.replace('ms', '')) >= 20 && int(self.replace('ms', '')) <= 60000 : int(self.replace('s', '')) >= 1 && int(self.replace('s', '')) <= 60)")
+    #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,12}([.][0-9]{1,9})?(ms|s|m|h))+$') || self.matches('^([0-9]+)(ms|s)$') && (self.endsWith('ms') ? int(self.replace('ms', '')) >= 20 && int(self.replace('ms', '')) <= 60000 : int(self.replace('s', '')) >= 1 && int(self.replace('s', '')) <= 60)")
         .message("sampleInterval must be whole milliseconds or seconds from 20ms to 60s"))]
     pub sample_interval: Duration,
     /// GPU energy.
@@ -358,7 +367,7 @@ pub enum GpuEnergy {
     /// An error without a GPU whose energy can be read.
     Required,
     /// Not read.
-    Off,
+    Disabled,
 }
 
 /// CPU and memory energy.
@@ -372,13 +381,13 @@ pub enum CpuEnergy {
     /// From thermal design power and load; labelled so.
     Estimate,
     /// Not read.
-    Off,
+    Disabled,
 }
 
 /// Prices and carbon intensity.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("double(self.powerUsageEffectiveness) >= 1.0")
+#[x_kube(validation = Rule::new(rule::decimal("self.powerUsageEffectiveness", "double(self.powerUsageEffectiveness) >= 1.0"))
     .message("powerUsageEffectiveness is total over IT power, so at least 1"))]
 pub struct Pricing {
     /// Grams of CO2 equivalent per kilowatt-hour of the grid.

@@ -4,6 +4,7 @@ use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::rule::{self, KEY, NAME};
 use crate::quantity::Decimal;
 
 /// The requests of one measured window.
@@ -89,6 +90,7 @@ impl Default for Prompts {
 pub struct SyntheticPrompts {
     /// The same seed gives the same prompts, on every process and in every cycle.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub seed: u32,
 }
 
@@ -109,8 +111,12 @@ pub struct JsonLines {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapReference {
     /// Name of the ConfigMap.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
     pub name: String,
     /// Key with the JSON lines.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(KEY.rule()).message(KEY.message))]
     pub key: String,
     /// Key of the text in each object.
     #[serde(default = "prompt_key")]
@@ -154,7 +160,7 @@ const fn one() -> u32 {
 /// Arrivals with exponentially distributed gaps, seeded by the decoder's seed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("double(self.requestsPerSecond) > 0.0 && double(self.requestsPerSecond) <= 100000.0")
+#[x_kube(validation = Rule::new(rule::decimal("self.requestsPerSecond", "double(self.requestsPerSecond) > 0.0 && double(self.requestsPerSecond) <= 100000.0"))
     .message("requestsPerSecond must be above 0 and at most 100000"))]
 pub struct Poisson {
     /// Mean arrivals per second, for each process.
@@ -164,7 +170,7 @@ pub struct Poisson {
 /// How the next token is chosen.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!self.doSample || double(self.temperature) > 0.0")
+#[x_kube(validation = Rule::new(rule::decimal("self.temperature", "!self.doSample || double(self.temperature) > 0.0"))
     .message("sampling needs a temperature above 0: set decoder.temperature, or decoder.doSample to false"))]
 pub struct Decoder {
     /// Softmax temperature; used when doSample is true.
@@ -179,9 +185,10 @@ pub struct Decoder {
     pub top_k: Option<u32>,
     /// Sample from the smallest set of tokens whose probability reaches this; above 0, at most 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("double(self) > 0.0 && double(self) <= 1.0").message("topP must be above 0 and at most 1"))]
+    #[x_kube(validation = Rule::new(rule::decimal("self", "double(self) > 0.0 && double(self) <= 1.0")).message("topP must be above 0 and at most 1"))]
     pub top_p: Option<Decimal>,
     /// Seed of sampling and of Poisson arrivals.
     #[serde(default)]
+    #[schemars(range(max = 4_294_967_295_u32))]
     pub seed: u32,
 }

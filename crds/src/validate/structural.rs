@@ -1,18 +1,31 @@
 //! A walk over a structural schema, in the API server's meaning. Pure.
 
-use regex::Regex;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Violation;
 
+/// What was found so far.
+#[derive(Debug, Default)]
+pub(super) struct Findings {
+    pub(super) violations: Vec<Violation>,
+    /// A field is missing, unknown or of another kind, so that rules cannot be evaluated.
+    pub(super) blocking: bool,
+}
+
+impl Findings {
+    /// Adds a violation that hides the rules.
+    pub(super) fn block(&mut self, path: &str, message: impl Into<String>) {
+        self.blocking = true;
+        self.violations.push(Violation::new(path, message));
+    }
+
+    fn add(&mut self, path: &str, message: String) {
+        self.violations.push(Violation::new(path, message));
+    }
+}
+
 /// Appends every violation of `value` against `schema`.
-pub(super) fn check(schema: &Value, value: &Value, path: &str, violations: &mut Vec<Violation>) {
-    let mut report = |message: String| {
-        violations.push(Violation {
-            path: path.to_owned(),
-            message,
-        });
-    };
+pub(super) fn check(schema: &Value, value: &Value, path: &str, findings: &mut Findings) {
     if value.is_null() && schema["nullable"] == true {
         return;
     }
@@ -21,14 +34,15 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, violations: &mut 
     }
     if schema["x-kubernetes-int-or-string"] == true {
         if !(value.is_string() || value.is_i64() || value.is_u64()) {
-            report(format!("must be an integer or a string, found {}", kind(value)));
+            findings.block(path, format!("must be an integer or a string, found {}", kind(value)));
+            return;
         }
-        return;
-    }
-    let expected = schema["type"].as_str().unwrap_or("object");
-    if !has_type(value, expected) {
-        report(format!("must be {}, found {}", article(expected), kind(value)));
-        return;
+    } else {
+        let expected = schema["type"].as_str().unwrap_or("object");
+        if !has_type(value, expected) {
+            findings.block(path, format!("must be {}, found {}", article(expected), kind(value)));
+            return;
+        }
     }
     if let Some(allowed) = schema["enum"].as_array()
         && !allowed.contains(value)
@@ -38,93 +52,111 @@ pub(super) fn check(schema: &Value, value: &Value, path: &str, violations: &mut 
         let hint = suggestion(found, names.iter().copied())
             .map(|name| format!("; did you mean {name}?"))
             .unwrap_or_default();
-        report(format!("{found:?} is not one of {}{hint}", names.join(", ")));
+        findings.block(path, format!("{found:?} is not one of {}{hint}", names.join(", ")));
         return;
     }
     match value {
         Value::Number(number) => {
             let number = number.as_f64().unwrap_or(f64::NAN);
             if let Some(minimum) = schema["minimum"].as_f64().filter(|minimum| number < *minimum) {
-                report(format!("must be at least {minimum}, found {number}"));
+                findings.add(path, format!("must be at least {minimum}, found {number}"));
             }
             if let Some(maximum) = schema["maximum"].as_f64().filter(|maximum| number > *maximum) {
-                report(format!("must be at most {maximum}, found {number}"));
+                findings.add(path, format!("must be at most {maximum}, found {number}"));
             }
         }
         Value::String(text) => {
             let length = text.chars().count() as u64;
             if schema["minLength"].as_u64().is_some_and(|minimum| length < minimum) {
-                report("must not be empty".to_owned());
+                findings.add(path, "must not be empty".to_owned());
             }
             if let Some(maximum) = schema["maxLength"].as_u64().filter(|maximum| length > *maximum) {
-                report(format!("must be at most {maximum} characters long, found {length}"));
-            }
-            if let Some(pattern) = schema["pattern"].as_str()
-                && !Regex::new(pattern).is_ok_and(|regex| regex.is_match(text))
-            {
-                let meaning = schema["description"].as_str().unwrap_or_default();
-                report(format!("{text:?} does not match {pattern}. {meaning}"));
+                findings.block(
+                    path,
+                    format!("must be at most {maximum} characters long, found {length}"),
+                );
             }
         }
         Value::Array(items) => {
             let length = items.len() as u64;
             if schema["minItems"].as_u64().is_some_and(|minimum| length < minimum) {
-                report("must not be empty".to_owned());
+                findings.add(path, "must not be empty".to_owned());
             }
             if let Some(maximum) = schema["maxItems"].as_u64().filter(|maximum| length > *maximum) {
-                report(format!("must have at most {maximum} items, found {length}"));
+                findings.block(path, format!("must have at most {maximum} items, found {length}"));
             }
             for (index, item) in items.iter().enumerate() {
-                check(&schema["items"], item, &format!("{path}[{index}]"), violations);
+                check(&schema["items"], item, &format!("{path}[{index}]"), findings);
             }
         }
-        Value::Object(_) => check_object(schema, value, path, violations),
+        Value::Object(object) => check_object(schema, object, path, findings),
         Value::Null | Value::Bool(_) => {}
     }
 }
 
-fn check_object(schema: &Value, value: &Value, path: &str, violations: &mut Vec<Violation>) {
-    let (Some(object), Some(properties)) = (value.as_object(), schema["properties"].as_object()) else {
+fn check_object(schema: &Value, object: &Map<String, Value>, path: &str, findings: &mut Findings) {
+    let Some(properties) = schema["properties"].as_object() else {
+        let length = object.len() as u64;
+        if let Some(maximum) = schema["maxProperties"].as_u64().filter(|maximum| length > *maximum) {
+            findings.block(path, format!("must have at most {maximum} entries, found {length}"));
+        }
+        for (key, item) in object {
+            check(
+                &schema["additionalProperties"],
+                item,
+                &format!("{path}.{key}"),
+                findings,
+            );
+        }
         return;
     };
+    let mut misspelt = false;
     for (key, item) in object {
         let at = format!("{path}.{key}");
         match properties.get(key) {
-            Some(property) => check(property, item, &at, violations),
-            None => violations.push(Violation {
-                path: at,
-                message: unknown_field(key, properties.keys().map(String::as_str)),
-            }),
+            Some(property) => check(property, item, &at, findings),
+            None => {
+                misspelt = true;
+                findings.block(&at, unknown_field(key, properties.keys().map(String::as_str)));
+            }
         }
     }
-    for required in schema["required"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-    {
-        if !object.contains_key(required) {
+    if misspelt {
+        // What is missing is most likely what was misspelt.
+        return;
+    }
+    let texts = |list: &'_ Value| -> Vec<String> {
+        let list = list.as_array().into_iter().flatten();
+        list.filter_map(Value::as_str).map(ToOwned::to_owned).collect()
+    };
+    for required in texts(&schema["required"]) {
+        if !object.contains_key(&required) {
             let meaning = properties
-                .get(required)
-                .and_then(|p| p["description"].as_str())
+                .get(&required)
+                .and_then(|property| property["description"].as_str())
                 .unwrap_or_default();
-            violations.push(Violation {
-                path: format!("{path}.{required}"),
-                message: format!("missing. {meaning}"),
-            });
+            findings.block(&format!("{path}.{required}"), format!("missing. {meaning}"));
         }
     }
-    let branches: Vec<&str> = schema["oneOf"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|branch| branch["required"].get(0).and_then(Value::as_str))
+    let branches = schema["oneOf"].as_array().into_iter().flatten();
+    let branches: Vec<String> = branches.flat_map(|branch| texts(&branch["required"])).collect();
+    let given: Vec<&str> = branches
+        .iter()
+        .filter(|name| object.contains_key(name.as_str()))
+        .map(String::as_str)
         .collect();
-    if !branches.is_empty() && branches.iter().filter(|name| object.contains_key(**name)).count() != 1 {
-        violations.push(Violation {
-            path: path.to_owned(),
-            message: format!("give exactly one of {}", branches.join(", ")),
-        });
+    match (branches.as_slice(), given.as_slice()) {
+        ([], _) | (_, [_]) => {}
+        ([only], _) => findings.block(path, format!("give {only}")),
+        (_, []) => findings.block(path, format!("give exactly one of {}", branches.join(", "))),
+        (_, several) => findings.add(
+            path,
+            format!(
+                "give exactly one of {}, found {}",
+                branches.join(", "),
+                several.join(" and ")
+            ),
+        ),
     }
 }
 
@@ -158,7 +190,7 @@ fn has_type(value: &Value, expected: &str) -> bool {
     }
 }
 
-fn article(expected: &str) -> &'static str {
+pub(super) fn article(expected: &str) -> &'static str {
     match expected {
         "integer" => "an integer",
         "number" => "a number",
@@ -169,7 +201,7 @@ fn article(expected: &str) -> &'static str {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Null => "nothing",
         Value::Bool(_) => "a boolean",

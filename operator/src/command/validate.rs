@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use lem_crds::{EfficiencyExperiment, plan::Point};
+
 use super::{End, print};
-use crate::{experiment, local::manifest, report::number::counted};
+use crate::{controller::prepare, experiment, local::manifest, report::number::counted};
 
 /// Options of `lem validate`.
 #[derive(Debug, clap::Args)]
@@ -14,6 +16,18 @@ pub(super) struct Arguments {
     /// Set a field before checking, such as `workload.requests=4`.
     #[arg(long = "set", value_name = "PATH=VALUE")]
     settings: Vec<String>,
+    /// Check for a cluster: also refuse what its operator would, such as files that pods do not have.
+    #[arg(long)]
+    cluster: bool,
+}
+
+fn plan(experiment: &EfficiencyExperiment, cluster: bool) -> anyhow::Result<Vec<Point>> {
+    // For a cluster only, so whoever writes one means a cluster.
+    prepare::pod_patch(&experiment.spec)?;
+    if cluster {
+        prepare::for_pods(&experiment.spec)?;
+    }
+    Ok(experiment::plan(&experiment.spec)?)
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
@@ -23,14 +37,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
             Ok(experiments) => {
                 for experiment in experiments {
                     let name = experiment.metadata.name.clone().unwrap_or_default();
-                    match experiment::plan(&experiment.spec) {
+                    match plan(&experiment, arguments.cluster) {
                         Ok(points) => print(&format!(
                             "{}: {name}: valid, {}\n",
                             file.display(),
                             counted(points.len(), "point", "points")
                         ))?,
                         Err(error) => {
-                            eprintln!("error: {}: {name}: {:#}", file.display(), anyhow::Error::new(error));
+                            eprintln!("error: {}: {name}: {error:#}", file.display());
                             end = End::Invalid;
                         }
                     }

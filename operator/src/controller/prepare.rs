@@ -69,9 +69,8 @@ pub fn prepare(experiment: &EfficiencyExperiment) -> Result<Prepared, PrepareErr
         uid: experiment.uid().ok_or(PrepareError::Metadata("a UID"))?,
     };
     let spec = experiment.spec.clone();
-    check_sources(&spec)?;
-    let runner = spec.runner.clone().unwrap_or_default();
-    let pod_patch = validate::pod_patch(&runner.pod_patch).map_err(PrepareError::PodPatch)?;
+    for_pods(&spec)?;
+    let pod_patch = pod_patch(&spec)?;
     let points = experiment::plan(&spec).map_err(PrepareError::Plan)?;
     let slots = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
     let cohorts = experiment::group_cohorts(&points, &slots, spec.processes.restart).map_err(PrepareError::Plan)?;
@@ -85,7 +84,22 @@ pub fn prepare(experiment: &EfficiencyExperiment) -> Result<Prepared, PrepareErr
     })
 }
 
-fn check_sources(spec: &EfficiencyExperimentSpec) -> Result<(), PrepareError> {
+/// What is to be merged into the pods of the processes.
+///
+/// # Errors
+/// What no pod has, and what is the operator's own, each with its path and a way out.
+pub fn pod_patch(spec: &EfficiencyExperimentSpec) -> Result<PodSpec, PrepareError> {
+    let Some(runner) = &spec.runner else {
+        return Ok(PodSpec::default());
+    };
+    validate::pod_patch(&runner.pod_patch).map_err(PrepareError::PodPatch)
+}
+
+/// Checks whether pods can honour every field.
+///
+/// # Errors
+/// The field that only `lem run` can honour, and the remedy.
+pub fn for_pods(spec: &EfficiencyExperimentSpec) -> Result<(), PrepareError> {
     if let ModelSource::Directory(directory) = &spec.model.source
         && !directory.path.starts_with('/')
     {

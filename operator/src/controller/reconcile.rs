@@ -1,15 +1,14 @@
 //! One reconciliation: the steps in their order. Client.
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
-    runtime::{controller::Action, events::Recorder},
+    runtime::{controller::Action, events::Recorder, reflector::Store},
 };
 use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus};
 
@@ -22,7 +21,9 @@ use super::{
     error::{ReconcileError, words},
     expectation::{self, Expectations},
     leader::Leadership,
+    memory::Memories,
     metrics::ControllerMetrics,
+    neighbour::Neighbour,
     observe::{self, Caches},
     prepare::{self, Prepared},
     stall::Cause,
@@ -43,40 +44,11 @@ pub(super) struct Context {
     pub(super) leadership: Leadership,
     pub(super) recorder: Recorder,
     pub(super) caches: Caches,
+    pub(super) experiments: Store<Guarded>,
     pub(super) defaults: Defaults,
     pub(super) expectations: Expectations,
-    /// What the API server has refused last, by experiment.
-    pub(super) obstacles: Mutex<HashMap<String, Cause>>,
-    /// Errors in a row, by experiment.
-    pub(super) failures: Mutex<HashMap<String, u32>>,
+    pub(super) memories: Memories,
     pub(super) metrics: ControllerMetrics,
-}
-
-impl Context {
-    fn obstacle(&self, uid: &str) -> Option<Cause> {
-        let obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
-        obstacles.get(uid).cloned()
-    }
-
-    fn set_obstacle(&self, uid: &str, cause: Option<Cause>) {
-        let mut obstacles = self.obstacles.lock().unwrap_or_else(PoisonError::into_inner);
-        match cause {
-            Some(cause) => drop(obstacles.insert(uid.to_owned(), cause)),
-            None => drop(obstacles.remove(uid)),
-        }
-    }
-
-    fn errors_in_a_row(&self, uid: &str, failed: bool) -> u32 {
-        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed {
-            let count = failures.entry(uid.to_owned()).or_default();
-            *count += 1;
-            *count
-        } else {
-            failures.remove(uid);
-            0
-        }
-    }
 }
 
 /// Looks at one experiment and does what is to be done.
@@ -97,14 +69,16 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> R
     let outcome = steps(experiment, &uid, &context).await;
     context.metrics.reconciled(begin.elapsed());
     if outcome.is_ok() {
-        context.errors_in_a_row(&uid, false);
+        context.memories.of(&uid, |memory| memory.errors = 0);
     }
+    context
+        .memories
+        .tidy(|| context.experiments.state().iter().filter_map(|one| one.uid()).collect());
     outcome
 }
 
 async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) -> Result<Action, ReconcileError> {
     if experiment.metadata.deletion_timestamp.is_some() {
-        context.set_obstacle(uid, None);
         return Ok(Action::await_change());
     }
     let now = Timestamp::now();
@@ -126,6 +100,14 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     if !context.leadership.is_held() {
         return Ok(Action::await_change());
     }
+    observed.namespace_ends = context.memories.of(uid, |memory| memory.namespace_ends);
+    if !observed.namespace_ends && observe::deletes_pods(&observed) {
+        let ends = observe::namespace_ends(&context.client, &prepared.owner.namespace).await;
+        observed.namespace_ends = ends.map_err(ReconcileError::Observe)?;
+        context
+            .memories
+            .of(uid, |memory| memory.namespace_ends = observed.namespace_ends);
+    }
     let mut again = None;
     if let Some(incarnation) = observe::without_pods(&observed, now) {
         let namespace = &prepared.owner.namespace;
@@ -135,20 +117,30 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     }
     let records = observed.records();
     let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
+    let this = Neighbour::of(experiment);
+    let neighbours = context.caches.partly_placed(&context.experiments);
     let situation = Situation {
         prepared: &prepared,
         observed: &observed,
         records: &records,
         failures: &failures,
+        this: &this,
+        neighbours: &neighbours,
         now,
     };
+    if observed.namespace_ends {
+        apply(&decide::let_go(&situation), &prepared, &observed, context).await?;
+        return Ok(Action::await_change());
+    }
     if aggregate::is_over(before.phase) {
         let decision = decide::afterwards(&situation);
         apply(&decision, &prepared, &observed, context).await?;
         return Ok(Action::await_change());
     }
     let mut decision = decide::decide(&situation);
-    decision.stall = decision.stall.or_else(|| context.obstacle(uid));
+    decision.stall = decision
+        .stall
+        .or_else(|| context.memories.of(uid, |memory| memory.obstacle.clone()));
     let wanted = aggregate::status(&Aggregated {
         prepared: &prepared,
         generation: experiment.metadata.generation,
@@ -163,13 +155,18 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         return Ok(Action::requeue(SOON));
     }
     match apply(&decision, &prepared, &observed, context).await {
-        Ok(()) => context.set_obstacle(uid, None),
+        Ok(()) => context.memories.of(uid, |memory| memory.obstacle = None),
+        Err(error) if error.category() == "terminating" => {
+            context.memories.of(uid, |memory| memory.namespace_ends = true);
+            return Ok(Action::requeue(SOON));
+        }
         Err(error) => {
             if let ReconcileError::Apply { source, .. } = &error
                 && matches!(error.category(), "forbidden" | "refused")
             {
                 let message = format!("{error}: {}", words(source));
-                context.set_obstacle(uid, Some(Cause::new("ApiRefused", message)));
+                let cause = Cause::new("ApiRefused", message);
+                context.memories.of(uid, |memory| memory.obstacle = Some(cause));
             }
             return Err(error);
         }
@@ -238,7 +235,10 @@ pub(super) fn error_policy(guarded: Arc<Guarded>, error: &ReconcileError, contex
     let category = error.category();
     context.metrics.failed(category);
     let uid = guarded.uid().unwrap_or_default();
-    let count = context.errors_in_a_row(&uid, true);
+    let count = context.memories.of(&uid, |memory| {
+        memory.errors += 1;
+        memory.errors
+    });
     let causes = with_causes(error);
     tracing::warn!(
         namespace = guarded.namespace(),

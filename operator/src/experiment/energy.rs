@@ -232,8 +232,8 @@ fn absence(reported: &[Reported<'_>], load: &LoadPlan, domain: Domain) -> Unavai
         .find(|absent| absent.domain == domain)
         .map(|absent| absent.reason);
     stated.unwrap_or(match domain {
-        Domain::Gpu if load.energy.gpu == GpuEnergy::Off => Unavailable::SwitchedOff,
-        Domain::Cpu | Domain::Dram if load.energy.cpu == CpuEnergy::Off => Unavailable::SwitchedOff,
+        Domain::Gpu if load.energy.gpu == GpuEnergy::Disabled => Unavailable::SwitchedOff,
+        Domain::Cpu | Domain::Dram if load.energy.cpu == CpuEnergy::Disabled => Unavailable::SwitchedOff,
         Domain::Gpu => Unavailable::NoDevice,
         Domain::Cpu | Domain::Dram => Unavailable::NoCounter,
     })

@@ -8,6 +8,7 @@ use lem_crds::{
     experiment::{SweepAxis, SweepField, SweepValue},
     metrics,
     plan::{LoadPlan, Point, WindowPlan, sha256},
+    validate::{self, Violation},
 };
 use serde::Serialize;
 use serde_json::Value as Json;
@@ -19,44 +20,43 @@ pub const MAXIMUM_POINTS: usize = 100;
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
     /// The grid is too large.
-    #[error("the sweep has {points} points, at most {MAXIMUM_POINTS} are measured: take fewer values or axes")]
+    #[error("spec.sweep: it has {points} points, at most {MAXIMUM_POINTS} are measured: take fewer values or axes")]
     TooManyPoints {
         /// Points of the grid.
         points: usize,
     },
     /// An axis without values.
-    #[error("the sweep of {field} has no values")]
+    #[error("spec.sweep: {field} has no values")]
     EmptyAxis {
         /// The swept field.
         field: &'static str,
     },
     /// Two axes of one field.
-    #[error("{field} is swept by more than one axis")]
+    #[error("spec.sweep: {field} is swept by more than one axis")]
     RepeatedAxis {
         /// The swept field.
         field: &'static str,
     },
     /// The field belongs to a branch that the spec does not take.
-    #[error("{field} cannot be swept: the spec has no {missing}")]
+    #[error(
+        "spec.sweep: {field} cannot be swept, because the spec has no {missing}: write spec.{missing}, or sweep another field"
+    )]
     OtherBranch {
         /// The swept field.
         field: &'static str,
         /// The part of the path that is absent.
         missing: String,
     },
-    /// The value is none of the field's.
-    #[error("{value:?} is no value of {field}")]
-    Value {
-        /// The swept field.
-        field: &'static str,
-        /// The value.
-        value: String,
-        /// Why it does not fit.
-        #[source]
-        source: serde_json::Error,
+    /// A combination of values would be refused if it were written into the spec.
+    #[error("spec.sweep: {values} is refused: {}", list(violations))]
+    Refused {
+        /// The swept fields with their values.
+        values: String,
+        /// What is wrong with it.
+        violations: Vec<Violation>,
     },
     /// Two combinations mean the same.
-    #[error("points {first} and {second} are the same plan: give each value of a sweep once")]
+    #[error("spec.sweep: points {first} and {second} are the same: give each value once")]
     RepeatedPoint {
         /// Index of the first.
         first: u32,
@@ -64,7 +64,7 @@ pub enum PlanError {
         second: u32,
     },
     /// The stop rule watches a metric that does not exist.
-    #[error("protocol.stopRule.metric {metric:?} is no metric")]
+    #[error("spec.protocol.stopRule.metric: {metric:?} is no metric")]
     UnknownMetric {
         /// The name.
         metric: String,
@@ -124,6 +124,18 @@ fn check_axes(axes: &[SweepAxis]) -> Result<(), PlanError> {
     Ok(())
 }
 
+fn list(violations: &[Violation]) -> String {
+    let texts: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    texts.join("; ")
+}
+
+fn described(combination: &Combination<'_>) -> String {
+    let values = combination
+        .iter()
+        .map(|(field, value)| format!("{} {value}", field.path()));
+    values.collect::<Vec<_>>().join(" with ")
+}
+
 type Combination<'a> = Vec<(SweepField, &'a SweepValue)>;
 
 /// Every combination of the axes' values; one empty combination without axes.
@@ -156,13 +168,19 @@ fn point(
     combination: &Combination<'_>,
 ) -> Result<Point, PlanError> {
     let mut resolved = spec.clone();
-    let mut json = base.clone();
-    for (field, value) in combination {
-        set(&mut json, *field, value)?;
-        resolved = serde_json::from_value(json.clone()).map_err(|source| PlanError::Value {
-            field: field.path(),
-            value: value.to_string(),
-            source,
+    if !combination.is_empty() {
+        let mut json = base.clone();
+        for (field, value) in combination {
+            set(&mut json, *field, value)?;
+        }
+        // Admission has seen the spec without these values.
+        let admitted = validate::spec(&json).and_then(|()| {
+            let unreadable = |error: serde_json::Error| vec![Violation::new("spec", error.to_string())];
+            serde_json::from_value(json).map_err(unreadable)
+        });
+        resolved = admitted.map_err(|violations| PlanError::Refused {
+            values: described(combination),
+            violations,
         })?;
     }
     let load = LoadPlan {

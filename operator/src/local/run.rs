@@ -256,8 +256,8 @@ fn threads_per_process(processes: u32) -> usize {
 fn assignable_gpus(experiment: &EfficiencyExperiment, program: &Path) -> Result<Vec<String>, RunError> {
     let spec = &experiment.spec;
     let Engine::Candle(engine) = &spec.engine;
-    let unused =
-        spec.processes.gpus_per_process == 0 || (spec.energy.gpu == GpuEnergy::Off && engine.device == Device::Cpu);
+    let unused = spec.processes.gpus_per_process == 0
+        || (spec.energy.gpu == GpuEnergy::Disabled && engine.device == Device::Cpu);
     if unused {
         return Ok(Vec::new());
     }

@@ -100,7 +100,7 @@ pub fn open(config: &MeterConfig) -> Result<OpenedMeter, MeterError> {
 
 fn open_gpu(config: &MeterConfig, meter: &mut CombinedMeter) -> Result<Vec<DeviceProvenance>, MeterError> {
     if config.gpu == GpuMetering::Off {
-        meter.add_absent(off(CounterDomain::Gpu, "gpu: Off"));
+        meter.add_absent(off(CounterDomain::Gpu, "gpu: Disabled"));
         return Ok(Vec::new());
     }
     let options = NvmlOptions {
@@ -145,8 +145,8 @@ fn open_cpu(config: &MeterConfig, meter: &mut CombinedMeter) -> Result<(), Meter
     };
     match config.cpu {
         CpuMetering::Off => {
-            meter.add_absent(off(CounterDomain::Cpu, "cpu: Off"));
-            meter.add_absent(off(CounterDomain::Dram, "cpu: Off"));
+            meter.add_absent(off(CounterDomain::Cpu, "cpu: Disabled"));
+            meter.add_absent(off(CounterDomain::Dram, "cpu: Disabled"));
         }
         CpuMetering::Estimate => {
             meter.add_absent(off(CounterDomain::Dram, "cpu: Estimate covers no memory"));

@@ -67,14 +67,14 @@ fn meter_config(plan: &LoadPlan, node: &str) -> MeterConfig {
             match plan.energy.gpu {
                 GpuEnergy::Auto => GpuMetering::Auto,
                 GpuEnergy::Required => GpuMetering::Required,
-                GpuEnergy::Off => GpuMetering::Off,
+                GpuEnergy::Disabled => GpuMetering::Off,
             }
         },
         cpu: match plan.energy.cpu {
             CpuEnergy::Auto => CpuMetering::Auto,
             CpuEnergy::Rapl => CpuMetering::Rapl,
             CpuEnergy::Estimate => CpuMetering::Estimate,
-            CpuEnergy::Off => CpuMetering::Off,
+            CpuEnergy::Disabled => CpuMetering::Off,
         },
         sample_interval: plan.energy.sample_interval.get(),
         cpu_tdp_watts: plan.energy.cpu_thermal_design_power_watts.map(f64::from),

@@ -15,5 +15,6 @@ mod hub;
 mod local;
 mod model;
 mod pod_patch;
+mod rejected;
 mod sources;
 mod world;

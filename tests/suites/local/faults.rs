@@ -112,7 +112,7 @@ fn a_board_that_fails_half_way_costs_its_energy_and_not_the_run() {
     };
     let settings = [
         "processes={count: 1, gpusPerProcess: 1}",
-        "energy={gpu: Auto, cpu: \"Off\"}",
+        "energy={gpu: Auto, cpu: Disabled}",
         "workload.requests=1500",
         "protocol.cycles=6",
     ];
@@ -151,7 +151,7 @@ fn a_package_counter_that_vanishes_is_named_and_the_run_goes_on() {
     ] {
         fs::write(package.join(file), contents).unwrap();
     }
-    let settings = [&LONG[..], &["energy={gpu: \"Off\", cpu: Rapl}"]].concat();
+    let settings = [&LONG[..], &["energy={gpu: Disabled, cpu: Rapl}"]].concat();
     let lem = bench.start(bench.command(&settings).env("LEM_POWERCAP_ROOT", &root));
     fs::remove_dir_all(&package).unwrap();
     let output = lem.wait_with_output().unwrap();

@@ -110,7 +110,7 @@ fn every_experiment_for_a_cluster_is_valid() {
         .collect();
     assert!(experiments.len() >= 2, "{experiments:?}");
     let output = Command::new(binaries().join("lem"))
-        .arg("validate")
+        .args(["validate", "--cluster"])
         .args(&experiments)
         .output()
         .unwrap();

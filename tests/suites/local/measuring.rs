@@ -107,7 +107,7 @@ fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
     };
     let settings = [
         "processes.gpusPerProcess=1",
-        "energy={gpu: Required, cpu: \"Off\"}",
+        "energy={gpu: Required, cpu: Disabled}",
         "workload.requests=400",
     ];
     let output = bench

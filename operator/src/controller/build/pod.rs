@@ -12,10 +12,12 @@ use k8s_openapi::{
     apimachinery::pkg::{
         api::resource::Quantity,
         apis::meta::v1::{LabelSelector, LabelSelectorRequirement},
-        util::intstr::IntOrString,
     },
 };
-use lem_crds::experiment::{ImagePullPolicy, ModelSource, RunnerTemplate};
+use lem_crds::{
+    experiment::{ImagePullPolicy, ModelSource, RunnerTemplate},
+    quantity::Amount,
+};
 
 use super::{
     COMPONENT_LABEL, CohortPlan, EXPERIMENT_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT,
@@ -49,7 +51,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         image_pull_secrets: non_empty(secrets.collect()),
         runtime_class_name: placement.runtime_class_name,
         node_selector: (!placement.node_selector.is_empty()).then_some(placement.node_selector),
-        tolerations: non_empty(placement.tolerations),
+        tolerations: non_empty(placement.tolerations.into_iter().map(Into::into).collect()),
         affinity: Some(apart_from_other_experiments(plan)),
         topology_spread_constraints: Some(vec![over_nodes(plan)]),
         security_context: Some(PodSecurityContext {
@@ -158,15 +160,9 @@ fn environment(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Vec<EnvVar> 
 
 fn resources(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> ResourceRequirements {
     let given = template.resources.clone().unwrap_or_default();
-    let quantities = |from: BTreeMap<String, IntOrString>| -> BTreeMap<String, Quantity> {
+    let quantities = |from: BTreeMap<String, Amount>| -> BTreeMap<String, Quantity> {
         from.into_iter()
-            .map(|(resource, amount)| {
-                let amount = match amount {
-                    IntOrString::Int(amount) => amount.to_string(),
-                    IntOrString::String(amount) => amount,
-                };
-                (resource, Quantity(amount))
-            })
+            .map(|(resource, amount)| (resource, Quantity(amount.to_string())))
             .collect()
     };
     let requests = quantities(given.requests);

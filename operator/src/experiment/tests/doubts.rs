@@ -273,8 +273,8 @@ fn a_counter_without_energy_is_suspect_and_a_domain_that_is_absent_is_not() {
 #[test]
 fn energy_that_was_switched_off_is_no_doubt() {
     let mut trial = trial(&[(0.0, 10.0)]);
-    trial.point.load.energy.gpu = lem_crds::experiment::GpuEnergy::Off;
-    trial.point.load.energy.cpu = lem_crds::experiment::CpuEnergy::Off;
+    trial.point.load.energy.gpu = lem_crds::experiment::GpuEnergy::Disabled;
+    trial.point.load.energy.cpu = lem_crds::experiment::CpuEnergy::Disabled;
     trial.processes[0].window().energy.clear();
     let result = trial.evaluate();
     assert_eq!(result.verdict, Verdict::Valid);

@@ -51,7 +51,7 @@ fn a_sweep_that_cannot_be_planned_names_its_field() {
     for (sweep, words) in [
         (
             json!([{"field": "workload.maxOutputTokens", "values": [4, 4]}]),
-            "points 0 and 1 are the same plan",
+            "points 0 and 1 are the same",
         ),
         (
             json!([{"field": "workload.maxOutputTokens", "values": [4]}, {"field": "workload.maxOutputTokens", "values": [5]}]),
@@ -59,7 +59,7 @@ fn a_sweep_that_cannot_be_planned_names_its_field() {
         ),
         (
             json!([{"field": "workload.maxOutputTokens", "values": ["many"]}]),
-            "\"many\" is no value of workload.maxOutputTokens",
+            "workload.maxOutputTokens many is refused: spec.workload.maxOutputTokens: must be an integer, found a string",
         ),
         (
             json!([{"field": "workload.maxOutputTokens", "values": (1..=11).collect::<Vec<_>>()},
