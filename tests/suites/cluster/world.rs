@@ -33,7 +33,7 @@ pub(crate) struct World {
 impl World {
     /// The shared cluster, and a namespace with the strictest Pod Security there is.
     pub(crate) async fn of(test: &str) -> Self {
-        let cluster = CLUSTER.get_or_init(|| start("operator")).await;
+        let cluster = CLUSTER.get_or_init(|| async { start(&shared_name()).await }).await;
         Self::on(cluster, test).await
     }
 
@@ -47,6 +47,20 @@ impl World {
             namespace,
             _on_failure: cluster.on_failure(test),
         }
+    }
+
+    /// Creates an object that is written as JSON in the test's namespace.
+    pub(crate) async fn create<K>(&self, object: &serde_json::Value) -> K
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object.clone()).unwrap();
+        let created = self.api::<K>().create(&PostParams::default(), &object).await;
+        created.unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// Objects of a kind in the test's namespace.
@@ -152,6 +166,11 @@ pub(crate) fn described(status: &EfficiencyExperimentStatus) -> String {
     )
 }
 
+/// Name of the shared cluster: two runs of the suite at the same time need different ones.
+fn shared_name() -> String {
+    std::env::var("LEM_TEST_CLUSTER_NAME").unwrap_or_else(|_| "operator".to_owned())
+}
+
 /// A cluster with our definitions, our images and the operator.
 pub(crate) async fn start(name: &str) -> Cluster {
     let options = Options {
@@ -205,13 +224,20 @@ pub(crate) fn repository() -> PathBuf {
 }
 
 /// The image of a built program, under the name that the example installs.
-fn image(program: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).unwrap();
+pub(crate) fn image(program: &str) -> PathBuf {
+    let folder = binaries();
     let archive = folder.join(format!("{program}-test-image.tar"));
     let image = Image::new(&format!("localhost/{program}:dev"), &folder.join(program)).unwrap();
+    // As `make images` does: a client of the hub does not start without.
+    let image = image.with_certificates().unwrap();
     image.write(&archive).unwrap();
     archive
+}
+
+/// The folder of the built binaries.
+pub(crate) fn binaries() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().to_owned()
 }
 
 async fn namespace(client: &Client) -> String {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
+    DeepMerge,
     api::core::v1::{
         Affinity, Capabilities, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector,
         PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
@@ -31,6 +32,8 @@ const USER: i64 = 65532;
 const GPU: &str = "nvidia.com/gpu";
 /// A node that is silent for so long is given up.
 const LOST_NODE_SECONDS: i64 = 30;
+/// Names the folder of downloaded models.
+const CACHE_VARIABLE: &str = "HF_HOME";
 /// SIGTERM to SIGKILL: the last report may take 20 s.
 const GRACE_SECONDS: i64 = 30;
 
@@ -41,7 +44,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         .image_pull_secrets
         .iter()
         .map(|name| LocalObjectReference { name: name.clone() });
-    PodSpec {
+    let mut pod = PodSpec {
         service_account_name: Some(plan.name()),
         automount_service_account_token: Some(true),
         enable_service_links: Some(false),
@@ -67,7 +70,10 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         containers: vec![container(plan, &template)],
         volumes: Some(volume::volumes(plan)),
         ..PodSpec::default()
-    }
+    };
+    // As server-side apply merges. What the operator relies on cannot be in the patch.
+    pod.merge_from(plan.pod_patch.clone());
+    pod
 }
 
 fn container(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Container {
@@ -129,8 +135,11 @@ fn environment(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Vec<EnvVar> 
         field("LEM_POD_UID", "metadata.uid".to_owned()),
         field("NODE_NAME", "spec.nodeName".to_owned()),
         value("LEM_IDLE_BOUND_SECONDS", format!("{idle_bound}")),
-        value("HF_HOME", format!("{}/huggingface", volume::SCRATCH)),
     ]);
+    // A name may be there once: a user's cache is preferred to the scratch space.
+    if !template.env.iter().any(|variable| variable.name == CACHE_VARIABLE) {
+        variables.push(value(CACHE_VARIABLE, format!("{}/huggingface", volume::SCRATCH)));
+    }
     if let ModelSource::HuggingFace(hub) = &plan.load.model.source
         && let Some(secret) = &hub.token_secret_ref
     {
