@@ -15,10 +15,7 @@ use lem_crds::{
 };
 use serde_json::json;
 
-use super::{
-    operator::Operator,
-    world::{World, described},
-};
+use super::world::{World, described};
 
 /// Looks that must change nothing.
 const SECOND_LOOKS: u64 = 3;
@@ -125,26 +122,34 @@ async fn nothing_runs(world: &World, name: &str) {
         .await;
 }
 
-/// An operator that looks again, with and without memory, has nothing to write.
-pub(crate) async fn a_second_look_changes_nothing(world: &World, name: &str, operator: &Operator) {
-    operator.restart();
-    let wanted = operator.script.writes().len();
+/// An operator whose work can be seen.
+pub(crate) trait Watched {
+    /// How often it has looked at experiments.
+    fn reconciliations(&self) -> impl Future<Output = Result<u64, String>>;
+
+    /// What it has written about the test's experiments.
+    fn writes(&self) -> Vec<String>;
+}
+
+/// An operator that looks again has nothing to write.
+pub(crate) async fn a_second_look_changes_nothing(world: &World, name: &str, operator: &impl Watched) {
+    let wanted = operator.writes().len();
     for _ in 0..SECOND_LOOKS {
         let before = world
             .eventually("an operator that has looked", || async {
-                let looked = operator.reconciliations()?;
+                let looked = operator.reconciliations().await?;
                 (looked > 0).then_some(looked).ok_or_else(|| "none".to_owned())
             })
             .await;
         touch(world, name).await;
         world
             .eventually("another look", || async {
-                let looked = operator.reconciliations()?;
+                let looked = operator.reconciliations().await?;
                 (looked > before).then_some(()).ok_or_else(|| looked.to_string())
             })
             .await;
     }
-    let writes = operator.script.writes();
+    let writes = operator.writes();
     assert_eq!(
         writes.len(),
         wanted,
@@ -154,7 +159,7 @@ pub(crate) async fn a_second_look_changes_nothing(world: &World, name: &str, ope
 }
 
 /// Changes nothing that matters, so that the operator looks again.
-pub(crate) async fn touch(world: &World, name: &str) {
+async fn touch(world: &World, name: &str) {
     let patch = json!({"metadata": {"annotations": {"test.lem.dev/touched": Timestamp::now().to_string()}}});
     let touched = world
         .api::<EfficiencyExperiment>()

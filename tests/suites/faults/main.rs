@@ -9,12 +9,18 @@
     reason = "the functions around the tests fail the test as the tests do"
 )]
 
+mod control_plane;
 #[path = "../cluster/experiment.rs"]
+#[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]
 mod experiment;
 mod fault;
 mod injection;
+mod installed;
 mod invariants;
+mod many;
+mod moment;
 mod operator;
+mod replicas;
 mod requests;
 #[path = "../cluster/world.rs"]
 #[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]

@@ -14,7 +14,11 @@ use lem_test_cluster::Cluster;
 use prometheus_client::registry::Registry;
 use tokio::task::JoinHandle;
 
-use super::{fault::Script, injection::Injection};
+use super::{
+    fault::Script,
+    injection::Injection,
+    invariants::{Watched, reconciliations},
+};
 
 /// Runs until it is dropped.
 pub(crate) struct Operator {
@@ -64,16 +68,21 @@ impl Operator {
         life.task.abort();
         *life = live(&self.config, &self.namespace, &self.script);
     }
+}
 
-    /// Reconciliations in this life.
-    pub(crate) fn reconciliations(&self) -> Result<u64, String> {
+impl Watched for Operator {
+    async fn reconciliations(&self) -> Result<u64, String> {
         let life = self.life.lock().unwrap_or_else(PoisonError::into_inner);
         if life.task.is_finished() {
             return Err("the operator has ended by itself".to_owned());
         }
         let registry = life.registry.lock().unwrap_or_else(PoisonError::into_inner);
         let registry = registry.as_ref().ok_or("the operator is starting")?;
-        super::invariants::reconciliations(&exposition(registry).map_err(|error| error.to_string())?)
+        reconciliations(&exposition(registry).map_err(|error| error.to_string())?)
+    }
+
+    fn writes(&self) -> Vec<String> {
+        self.script.writes().iter().map(ToString::to_string).collect()
     }
 }
 

@@ -68,6 +68,8 @@ async fn experiment(test: &str, planned: Vec<(Step, Fault)>) -> (Vec<Step>, BTre
         () = die => {}
     }
     let requests = operator.script.requests();
+    // Once more without memory, then with it.
+    operator.restart();
     invariants::a_second_look_changes_nothing(&world, "small", &operator).await;
     let happened = operator.script.happened();
     drop(operator);
