@@ -65,6 +65,10 @@ pub struct RunnerSpec {
     /// The window to measure next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<Assignment>,
+    /// The window that follows unless the result of this one changes the plan: the process may cool down and warm up for
+    /// it as soon as it has reported, and waits for its start. Written with the start of the assignment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<Assignment>,
     /// No further window comes: take the last baseline and exit.
     #[serde(default)]
     pub finish: bool,

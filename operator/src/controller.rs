@@ -15,6 +15,7 @@ pub mod error;
 pub mod expectation;
 pub mod leader;
 pub mod metrics;
+pub mod neighbour;
 pub mod observe;
 pub mod prepare;
 mod reconcile;
@@ -102,6 +103,7 @@ pub async fn run(
     );
     let context = Arc::new(Context {
         client,
+        experiments: experiments.clone(),
         leadership,
         recorder,
         caches: caches.clone(),

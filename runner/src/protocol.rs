@@ -152,7 +152,7 @@ impl Process<'_> {
         let mut loaded = self.load(&spec)?;
         self.enter(RunnerPhase::Idle)?;
         while !spec.finish {
-            match spec.assignment.clone().filter(|assignment| self.is_open(assignment)) {
+            match self.open(&spec).cloned() {
                 Some(assignment) => spec = self.measure(&mut loaded, spec, &assignment)?,
                 None => spec = self.next_spec()?,
             }
@@ -221,13 +221,13 @@ impl Process<'_> {
     /// Waits for the start time of an assignment, or for a newer assignment that takes its place.
     fn await_start(&mut self, mut spec: RunnerSpec, assignment: &Assignment) -> Result<Start, ProtocolError> {
         loop {
-            match &spec.assignment {
-                Some(current) if !spec.finish && current.trial == assignment.trial => {
-                    if current.start_at.is_some() {
-                        return Ok(Start::At(spec));
-                    }
-                }
-                _ => return Ok(Start::Superseded(spec)),
+            let this_one = |held: &Assignment| held.trial == assignment.trial;
+            let started = spec.assignment.as_ref().filter(|held| held.start_at.is_some());
+            if started.is_some_and(this_one) && !spec.finish {
+                return Ok(Start::At(spec));
+            }
+            if spec.finish || !self.open(&spec).is_some_and(this_one) {
+                return Ok(Start::Superseded(spec));
             }
             spec = self.next_spec()?;
         }
@@ -244,6 +244,12 @@ impl Process<'_> {
             Received::TimedOut => Err(ProtocolError::Idle(self.idle_bound)),
             Received::Closed => Err(ProtocolError::Abandoned),
         }
+    }
+
+    /// What is to be measured next: the assignment, or once that is done what was announced with it.
+    fn open<'a>(&self, spec: &'a RunnerSpec) -> Option<&'a Assignment> {
+        let mut held = [&spec.assignment, &spec.next].into_iter().flatten();
+        held.find(|held| self.is_open(held))
     }
 
     /// Not measured yet, and not under way without this process: a start time that is there before this process was

@@ -131,11 +131,15 @@ impl Applier<'_> {
         let Some(uid) = there.and_then(ResourceExt::uid) else {
             return Ok(());
         };
-        let content = match letter {
-            Letter::Assignment(assignment) => json!({"op": "add", "path": "/spec/assignment", "value": assignment}),
-            Letter::Finish => json!({"op": "add", "path": "/spec/finish", "value": true}),
+        let fence = json!({"op": "test", "path": "/metadata/uid", "value": uid});
+        let fenced = match letter {
+            Letter::Assignment { assignment, next } => json!([
+                fence,
+                {"op": "add", "path": "/spec/assignment", "value": assignment},
+                {"op": "add", "path": "/spec/next", "value": next},
+            ]),
+            Letter::Finish => json!([fence, {"op": "add", "path": "/spec/finish", "value": true}]),
         };
-        let fenced = json!([{"op": "test", "path": "/metadata/uid", "value": uid}, content]);
         let patch: json_patch::Patch =
             serde_json::from_value(fenced).map_err(|error| failed::<Runner>(runner)(kube::Error::SerdeError(error)))?;
         self.patch::<Runner>(runner, &Patch::Json::<()>(patch)).await

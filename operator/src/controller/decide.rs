@@ -10,15 +10,17 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use lem_crds::{
+    experiment::Restart,
     plan::{Point, TrialIdentity},
     runner::{Assignment, RunnerError},
     status::{ProcessFailure, TrialFailure},
 };
 
 use super::{
+    neighbour::{self, Neighbour},
     prepare::Prepared,
     stall::Cause,
-    view::{Incarnation, JobEnd, Observed},
+    view::{Incarnation, JobEnd, Observed, Seat},
 };
 use crate::experiment::{
     Cohort, Failure, Record, TrialSlot,
@@ -27,6 +29,8 @@ use crate::experiment::{
 
 /// Two sets of processes in a row without a single window: the third would fail as well.
 const FRUITLESS_INCARNATIONS: usize = 2;
+/// How soon to see whether an experiment that is waited for has its nodes; nothing is asked of the API server for it.
+const TURN: SignedDuration = SignedDuration::from_secs(2);
 /// Characters of a failure's message that status keeps.
 const LONGEST_MESSAGE: usize = 600;
 
@@ -66,8 +70,13 @@ pub enum Change {
 /// What is written into a mailbox.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Letter {
-    /// The next trial, or its common start.
-    Assignment(Box<Assignment>),
+    /// The next trial, or its common start and what follows it.
+    Assignment {
+        /// What to measure.
+        assignment: Box<Assignment>,
+        /// What comes after it.
+        next: Option<Box<Assignment>>,
+    },
     /// No further trial comes.
     Finish,
 }
@@ -132,6 +141,10 @@ pub struct Situation<'a> {
     pub records: &'a [Record],
     /// Trials that have failed so far.
     pub failures: &'a [Failure],
+    /// The experiment among others.
+    pub this: &'a Neighbour,
+    /// Experiments that are partly placed.
+    pub neighbours: &'a [Neighbour],
     /// Now.
     pub now: Timestamp,
 }
@@ -146,27 +159,51 @@ impl Situation<'_> {
         }
     }
 
-    /// The next trial of a cohort, without the points of which a process has said that they cannot run.
+    /// The trial that follows one whose result does not change the plan; none where the plan depends on that result.
+    fn following(&self, cohort: &Cohort, trial: &TrialIdentity) -> Option<Assignment> {
+        let spec = &self.prepared.spec;
+        if spec.suspend || spec.cancel || spec.processes.restart == Restart::PerTrial {
+            return None;
+        }
+        let under_way = |slot: &TrialSlot| slot.point == trial.point && slot.cycle == trial.cycle;
+        let mut runnable = self.runnable(cohort);
+        runnable.retain(|slot| !under_way(slot));
+        let slot = schedule::first_untried(&self.known(), &runnable)?;
+        self.assignment(slot, 0)
+    }
+
+    /// The next trial of a cohort.
     fn next(&self, cohort: &Cohort) -> Option<(TrialSlot, u32)> {
+        let runnable = self.runnable(cohort);
+        if runnable.is_empty() {
+            return None;
+        }
+        schedule::next_trial(&self.known(), &runnable, self.prepared.spec.protocol.retry_budget)
+    }
+
+    /// The trials of a cohort without the points of which a process has said that they cannot run.
+    fn runnable(&self, cohort: &Cohort) -> Vec<TrialSlot> {
         let refused: BTreeSet<&str> = self
             .failures
             .iter()
             .filter(|failure| failure.processes.iter().any(|(_, error)| error.is_refusal()))
             .map(|failure| failure.trial.plan_sha256.as_str())
             .collect();
-        let runnable: Vec<TrialSlot> = cohort
-            .trials
-            .iter()
-            .filter(|slot| {
-                let point = self.prepared.points.iter().find(|point| point.index == slot.point);
-                point.is_some_and(|point| !refused.contains(point.plan_sha256.as_str()))
-            })
-            .copied()
-            .collect();
-        if runnable.is_empty() {
-            return None;
-        }
-        schedule::next_trial(&self.known(), &runnable, self.prepared.spec.protocol.retry_budget)
+        let runs = |slot: &&TrialSlot| {
+            let point = self.prepared.points.iter().find(|point| point.index == slot.point);
+            point.is_some_and(|point| !refused.contains(point.plan_sha256.as_str()))
+        };
+        cohort.trials.iter().filter(runs).copied().collect()
+    }
+
+    fn cohort(&self, incarnation: &Incarnation) -> Option<&Cohort> {
+        let mut cohorts = self.prepared.cohorts.iter();
+        cohorts.find(|cohort| cohort.key == incarnation.cohort)
+    }
+
+    fn point(&self, trial: &TrialIdentity) -> Option<&Point> {
+        let mut points = self.prepared.points.iter();
+        points.find(|point| point.plan_sha256 == trial.plan_sha256)
     }
 
     fn assignment(&self, slot: TrialSlot, attempt: u32) -> Option<Assignment> {
@@ -204,8 +241,8 @@ impl Situation<'_> {
             let failed = incarnation
                 .seats
                 .iter()
-                .filter_map(|seat| seat.assigned())
-                .any(|trial| self.failed(trial));
+                .flat_map(Seat::held)
+                .any(|held| self.failed(&held.trial));
             if !failed || incarnation.windows() > 0 {
                 break;
             }
@@ -261,6 +298,12 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         .map(|one| one.number + 1)
         .max()
         .unwrap_or(0);
+    decision.stage = Stage::Starting { placed: false };
+    if let Some(other) = neighbour::before_start(situation.this, situation.neighbours) {
+        decision.stall = Some(neighbour::waiting(situation.this, other));
+        decision.wake_at = Some(situation.now.saturating_add(TURN).unwrap_or(Timestamp::MAX));
+        return decision;
+    }
     if let Some(assignment) = situation.assignment(slot, attempt) {
         decision.changes.push(Change::CreateCohort {
             cohort: cohort.key.clone(),
@@ -268,8 +311,23 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
             assignment: Box::new(assignment),
         });
     }
-    decision.stage = Stage::Starting { placed: false };
     decision
+}
+
+/// The namespace is being deleted: its pods go first, and the Job controller, which may not replace them there, would
+/// hold on to them for good. Without its Job a pod is let go.
+pub fn let_go(situation: &Situation<'_>) -> Decision {
+    let incarnations = situation.observed.incarnations();
+    let mut decision = Decision::at(Stage::Closing);
+    let live = |incarnation: &&Incarnation| incarnation.job.as_ref().is_some_and(|job| !job.deleting);
+    decision.changes = incarnations.iter().filter(live).map(delete_job).collect();
+    decision
+}
+
+fn delete_job(incarnation: &Incarnation) -> Change {
+    Change::DeleteJob {
+        name: incarnation.name.clone(),
+    }
 }
 
 /// What is left to do once the experiment is over: its last Job may end later.
@@ -310,9 +368,7 @@ fn close(situation: &Situation<'_>, incarnation: &Incarnation, decision: &mut De
     if situation.now < until {
         decision.wake_at = Some(until);
     } else if incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
-        decision.changes.push(Change::DeleteJob {
-            name: incarnation.name.clone(),
-        });
+        decision.changes.push(delete_job(incarnation));
     }
 }
 

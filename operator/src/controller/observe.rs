@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Event, Pod},
+    core::v1::{Event, Namespace, Pod},
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::DeserializeGuard, runtime::reflector::Store};
 use lem_crds::Runner;
@@ -14,7 +14,9 @@ use lem_crds::Runner;
 use super::{
     build::EXPERIMENT_UID_LABEL,
     expectation,
+    neighbour::{self, Neighbour},
     view::{Incarnation, Observed},
+    watch::Guarded,
 };
 
 /// A Job has its pods after some 0.1 s; one without them for so long is asked for its events.
@@ -39,7 +41,19 @@ impl Caches {
             jobs: of(&self.jobs, experiment_uid),
             pods: of(&self.pods, experiment_uid),
             job_warning: None,
+            namespace_ends: false,
         }
+    }
+
+    /// Experiments that are partly placed, of all that there are.
+    pub(super) fn partly_placed(&self, experiments: &Store<Guarded>) -> Vec<Neighbour> {
+        let experiments = experiments.state();
+        let (jobs, pods) = (self.jobs.state(), self.pods.state());
+        neighbour::partly_placed(
+            experiments.iter().filter_map(|one| one.0.as_ref().ok()),
+            jobs.iter().filter_map(|job| job.0.as_ref().ok()),
+            pods.iter().filter_map(|pod| pod.0.as_ref().ok()),
+        )
     }
 
     /// Resolves once every cache has been filled for the first time.
@@ -84,6 +98,24 @@ pub(super) fn without_pods(observed: &Observed, now: Timestamp) -> Option<Incarn
             .is_some_and(|job| job.end.is_none() && now.duration_since(job.created) > PODS_EXPECTED_AFTER);
         waiting && !incarnation.closed() && incarnation.seats.iter().any(|seat| seat.pod.is_none())
     })
+}
+
+/// Somebody else deletes pods that have not ended: an eviction, or the end of the whole namespace.
+pub(super) fn deletes_pods(observed: &Observed) -> bool {
+    let mut pods = observed.pods.iter();
+    pods.any(|pod| pod.metadata.deletion_timestamp.is_some())
+}
+
+/// Whether a namespace is being deleted, or gone. An operator that may not look acts as if it were not.
+pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
+    match Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await {
+        Ok(found) => Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some())),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            tracing::debug!(namespace, "not allowed to see whether the namespace is being deleted");
+            Ok(false)
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// The Job controller's last warning about a Job.

@@ -9,7 +9,7 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
-    runtime::{controller::Action, events::Recorder},
+    runtime::{controller::Action, events::Recorder, reflector::Store},
 };
 use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus};
 
@@ -23,6 +23,7 @@ use super::{
     expectation::{self, Expectations},
     leader::Leadership,
     metrics::ControllerMetrics,
+    neighbour::Neighbour,
     observe::{self, Caches},
     prepare::{self, Prepared},
     stall::Cause,
@@ -43,6 +44,7 @@ pub(super) struct Context {
     pub(super) leadership: Leadership,
     pub(super) recorder: Recorder,
     pub(super) caches: Caches,
+    pub(super) experiments: Store<Guarded>,
     pub(super) defaults: Defaults,
     pub(super) expectations: Expectations,
     /// What the API server has refused last, by experiment.
@@ -126,6 +128,10 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     if !context.leadership.is_held() {
         return Ok(Action::await_change());
     }
+    if observe::deletes_pods(&observed) {
+        let ends = observe::namespace_ends(&context.client, &prepared.owner.namespace).await;
+        observed.namespace_ends = ends.map_err(ReconcileError::Observe)?;
+    }
     let mut again = None;
     if let Some(incarnation) = observe::without_pods(&observed, now) {
         let namespace = &prepared.owner.namespace;
@@ -135,13 +141,21 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     }
     let records = observed.records();
     let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
+    let this = Neighbour::of(experiment);
+    let neighbours = context.caches.partly_placed(&context.experiments);
     let situation = Situation {
         prepared: &prepared,
         observed: &observed,
         records: &records,
         failures: &failures,
+        this: &this,
+        neighbours: &neighbours,
         now,
     };
+    if observed.namespace_ends {
+        apply(&decide::let_go(&situation), &prepared, &observed, context).await?;
+        return Ok(Action::await_change());
+    }
     if aggregate::is_over(before.phase) {
         let decision = decide::afterwards(&situation);
         apply(&decision, &prepared, &observed, context).await?;

@@ -72,8 +72,8 @@ fn after(begin: Timestamp, lengths: &[quantity::Duration]) -> Timestamp {
 
 /// The start that was agreed for a trial, if it was.
 pub fn common_start(incarnation: &Incarnation, trial: &TrialIdentity) -> Option<Timestamp> {
-    let assigned = incarnation.seats.iter().filter(|seat| seat.assigned() == Some(trial));
-    assigned.filter_map(Seat::start_at).max()
+    let starts = incarnation.seats.iter().filter_map(|seat| seat.start_at(trial));
+    starts.max()
 }
 
 /// Where a process stands.
@@ -91,8 +91,9 @@ pub fn state(judged: &Judged<'_>, incarnation: &Incarnation, seat: &Seat) -> Pro
         return ProcessState::Lost(why_lost(seat, judged));
     }
     let deadlines = &judged.point.window.deadlines;
-    let assignment = seat.runner.spec.assignment.as_ref();
-    let assigned_at = assignment.and_then(|assignment| assignment.assigned_at);
+    // One that was told early begins when it has reported the trial before.
+    let told_at = seat.told(judged.trial).and_then(|told| told.assigned_at);
+    let assigned_at = told_at.max(seat.last_window_ended_at().filter(|_| told_at.is_some()));
     let Some(pod) = pod.filter(|pod| !pod.ended()) else {
         return ProcessState::Unplaced {
             until: not_placed_by(incarnation.job.as_ref(), seat, judged),
@@ -111,7 +112,7 @@ pub fn state(judged: &Judged<'_>, incarnation: &Incarnation, seat: &Seat) -> Pro
         Some(at) if at > after(started, &[deadlines.load]) => after(at, &[deadlines.ready]),
         _ => after(started, &[deadlines.load, deadlines.ready]),
     };
-    match (seat.start_at(), takes_part) {
+    match (seat.start_at(judged.trial), takes_part) {
         (Some(start), _) => ProcessState::InWindow {
             until: after(start, &[deadlines.window]),
         },
@@ -146,8 +147,13 @@ fn why_lost(seat: &Seat, judged: &Judged<'_>) -> RunnerError {
     };
     match &seat.pod {
         Some(pod) if pod.end.is_some() => error("exited", pod.end.clone().unwrap_or_default()),
-        Some(pod) if pod.deleting => error("deleted", format!("pod {} was deleted before it reported", pod.name)),
-        Some(_) | None if seat.assigned() == Some(judged.trial) => error(
+        Some(pod) if pod.stranded_at().is_some_and(|at| at <= judged.now) => {
+            error("node", format!("pod {} is lost with its node", pod.name))
+        }
+        Some(pod) if pod.deleted_by.is_some() => {
+            error("deleted", format!("pod {} was deleted before it reported", pod.name))
+        }
+        Some(_) | None if seat.told(judged.trial).is_some() => error(
             "replaced",
             "its pod was lost after the common start, and the one in its place was not part of it".to_owned(),
         ),

@@ -3,16 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
-use lem_crds::{Runner, plan::TrialIdentity};
+use lem_crds::{Runner, plan::TrialIdentity, runner::Assignment};
 
 use super::{
     build::{PROCESS_LABEL, runner_name},
     stall::{self, Cause},
 };
 use crate::experiment::Record;
+
+/// A kubelet that lives has removed a pod so long after its grace period.
+const NODE_SILENCE: SignedDuration = SignedDuration::from_secs(10);
+
+/// Label that the Job controller puts on each pod: the Job.
+pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 
 /// Everything that was seen.
 #[derive(Debug, Clone, Default)]
@@ -25,6 +31,8 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// The last warning about a Job whose pods cannot be made, in the API server's own words.
     pub job_warning: Option<String>,
+    /// The namespace is being deleted.
+    pub namespace_ends: bool,
 }
 
 impl Observed {
@@ -81,10 +89,7 @@ impl Observed {
         let process = process.to_string();
         let of_process = self.pods.iter().filter(|pod| {
             let labels = pod.labels();
-            labels
-                .get("batch.kubernetes.io/job-name")
-                .is_some_and(|name| name == job)
-                && labels.get(PROCESS_LABEL) == Some(&process)
+            labels.get(JOB_NAME_LABEL).is_some_and(|name| name == job) && labels.get(PROCESS_LABEL) == Some(&process)
         });
         // Of two made within one second the one that still lives.
         of_process.max_by_key(|pod| {
@@ -118,6 +123,19 @@ impl Incarnation {
     /// Windows of all processes.
     pub fn windows(&self) -> usize {
         self.seats.iter().map(|seat| seat.windows().count()).sum()
+    }
+
+    /// Some processes hold nodes while others wait for one.
+    pub fn partly_placed(&self) -> bool {
+        let placed = |seat: &&Seat| seat.pod.as_ref().is_some_and(|pod| pod.placed && !pod.ended());
+        let count = self.seats.iter().filter(placed).count();
+        0 < count && count < self.seats.len()
+    }
+
+    /// A process whose node is lost: its Job waits for the pod's end, which nobody brings about.
+    pub fn stranded(&self, now: Timestamp) -> bool {
+        let since = |seat: &Seat| seat.pod.as_ref()?.stranded_at();
+        self.seats.iter().filter_map(since).any(|since| since <= now)
     }
 
     /// Every process has taken its last baseline, or none of it runs any more.
@@ -161,9 +179,27 @@ impl Seat {
         self.runner.spec.assignment.as_ref().map(|assignment| &assignment.trial)
     }
 
-    /// The common start in its mailbox.
-    pub fn start_at(&self) -> Option<Timestamp> {
-        self.runner.spec.assignment.as_ref()?.start_at
+    /// What its mailbox says of a trial, as the one to measure or as the one after it.
+    pub fn told(&self, trial: &TrialIdentity) -> Option<&Assignment> {
+        let mut held = self.held();
+        held.find(|held| held.trial == *trial)
+    }
+
+    /// What its mailbox holds: the assignment, and the one after it.
+    pub fn held(&self) -> impl Iterator<Item = &Assignment> {
+        let spec = &self.runner.spec;
+        [&spec.assignment, &spec.next].into_iter().flatten()
+    }
+
+    /// The common start of a trial in its mailbox.
+    pub fn start_at(&self, trial: &TrialIdentity) -> Option<Timestamp> {
+        self.told(trial)?.start_at
+    }
+
+    /// End of the last window of the pod that writes now, by that pod's clock.
+    pub fn last_window_ended_at(&self) -> Option<Timestamp> {
+        let status = self.runner.status.as_ref()?;
+        Some(status.windows.last()?.ended_at)
     }
 }
 
@@ -187,6 +223,12 @@ pub enum JobEnd {
     Complete,
     /// Kubernetes' reason and message.
     Failed(String),
+}
+
+/// A Job that may still have pods.
+pub fn is_live(job: &Job) -> bool {
+    let view = job_view(job);
+    view.end.is_none() && !view.deleting
 }
 
 fn job_view(job: &Job) -> JobView {
@@ -224,12 +266,14 @@ pub struct PodView {
     pub uid: String,
     /// When it was made.
     pub created: Timestamp,
+    /// It has a node.
+    pub placed: bool,
     /// When its container started.
     pub started: Option<Timestamp>,
     /// How it ended, in words.
     pub end: Option<String>,
-    /// It is being deleted.
-    pub deleting: bool,
+    /// Since when it should be gone, if it is being deleted: the end of its grace period.
+    pub deleted_by: Option<Timestamp>,
     /// Why it does not start.
     pub obstacle: Option<Cause>,
 }
@@ -237,7 +281,13 @@ pub struct PodView {
 impl PodView {
     /// Nothing comes from it any more.
     pub fn ended(&self) -> bool {
-        self.end.is_some() || self.deleting
+        self.end.is_some() || self.deleted_by.is_some()
+    }
+
+    /// When it counts as stranded unless it is gone by then: nobody on its node carries out the deletion.
+    pub fn stranded_at(&self) -> Option<Timestamp> {
+        let by = self.deleted_by.filter(|_| self.end.is_none())?;
+        Some(by.saturating_add(NODE_SILENCE).unwrap_or(Timestamp::MAX))
     }
 }
 
@@ -270,9 +320,10 @@ fn pod_view(pod: &Pod) -> PodView {
         name: pod.name_any(),
         uid: pod.uid().unwrap_or_default(),
         created: pod.creation_timestamp().map(|time| time.0).unwrap_or_default(),
+        placed: pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some()),
         started: started.map(|time| time.0),
         end,
-        deleting: pod.metadata.deletion_timestamp.is_some(),
+        deleted_by: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
         obstacle: stall::obstacle(pod),
     }
 }

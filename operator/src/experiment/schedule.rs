@@ -109,10 +109,10 @@ pub fn unusable(known: &Known<'_>, slots: &[TrialSlot]) -> impl Iterator<Item = 
 /// First each trial once, in the planned order; then those without a usable result, as long as the budget lasts; then
 /// one cycle more for each point whose interval is still wider than the stop rule asks.
 pub fn next_trial(known: &Known<'_>, slots: &[TrialSlot], retry_budget: u32) -> Option<(TrialSlot, u32)> {
-    let slots = with_extensions(known, slots);
-    if let Some(fresh) = slots.iter().find(|slot| known.last_number(**slot).is_none()) {
-        return Some((*fresh, 0));
+    if let Some(fresh) = first_untried(known, slots) {
+        return Some((fresh, 0));
     }
+    let slots = with_extensions(known, slots);
     if retries_used(known) < retry_budget
         && let Some(again) = unusable(known, &slots).next()
     {
@@ -125,7 +125,13 @@ pub fn next_trial(known: &Known<'_>, slots: &[TrialSlot], retry_budget: u32) -> 
         .map(|slot| (slot, 0))
 }
 
-/// Trials of these slots that were never tried.
+/// The first of these slots, in their planned order, that was never tried.
+pub fn first_untried(known: &Known<'_>, slots: &[TrialSlot]) -> Option<TrialSlot> {
+    let mut slots = with_extensions(known, slots).into_iter();
+    slots.find(|slot| known.last_number(*slot).is_none())
+}
+
+/// How many of these slots were never tried.
 pub fn untried(known: &Known<'_>, slots: &[TrialSlot]) -> usize {
     slots.iter().filter(|slot| known.last_number(**slot).is_none()).count()
 }

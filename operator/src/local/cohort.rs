@@ -284,6 +284,7 @@ impl<'a> Cohort<'a> {
             },
             incarnation: 0,
             assignment: assignment.cloned(),
+            next: None,
             finish,
         }
     }

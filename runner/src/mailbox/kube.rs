@@ -26,6 +26,7 @@ use kube::Client;
 use lem_crds::{
     RunnerSpec, RunnerStatus,
     experiment::Barrier,
+    plan::TrialIdentity,
     runner::{Assignment, RunnerPhase},
 };
 use tokio::sync::watch;
@@ -102,6 +103,8 @@ pub struct KubernetesMailbox {
     delivered: Arc<Delivered>,
     /// What the mailbox held last.
     assignment: Option<Assignment>,
+    /// The last window that was reported.
+    measured: Option<TrialIdentity>,
 }
 
 impl KubernetesMailbox {
@@ -146,6 +149,7 @@ impl KubernetesMailbox {
             quiet,
             delivered,
             assignment: None,
+            measured: None,
         })
     }
 
@@ -170,7 +174,8 @@ impl KubernetesMailbox {
 
     fn keep(&mut self, spec: &RunnerSpec) {
         self.assignment.clone_from(&spec.assignment);
-        if self.assignment.as_ref().is_some_and(|known| known.start_at.is_some()) {
+        let begins = |held: &Assignment| held.start_at.is_some() && self.measured.as_ref() != Some(&held.trial);
+        if self.assignment.as_ref().is_some_and(begins) {
             self.quiet.send_replace(true);
         }
     }
@@ -193,6 +198,7 @@ impl Mailbox for KubernetesMailbox {
     }
 
     fn report(&mut self, status: &RunnerStatus) -> Result<(), MailboxError> {
+        self.measured = status.windows.last().map(|window| window.trial.clone());
         // Without a barrier the window follows Ready at once.
         let independent = self
             .assignment

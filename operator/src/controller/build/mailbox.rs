@@ -17,6 +17,7 @@ pub(super) fn runners(plan: &CohortPlan<'_>) -> Vec<Runner> {
                 incarnation: plan.incarnation,
                 load: plan.load.clone(),
                 assignment: Some(plan.assignment.clone()),
+                next: None,
                 finish: false,
             },
             status: None,

@@ -14,7 +14,7 @@ use super::{
         trial::{self, Judged, ProcessState},
         view::{Incarnation, JobEnd, Seat},
     },
-    Change, Decision, Letter, Situation, Stage, failure,
+    Change, Decision, Letter, Situation, Stage, delete_job, failure, neighbour,
 };
 
 /// From the last Ready to the common start: the API server and the watches deliver within some 0.1 s, arming a meter takes
@@ -42,30 +42,20 @@ fn current<'a>(situation: &'a Situation<'_>, incarnation: &Incarnation) -> Optio
         !complete && !situation.failed(trial)
     };
     let assigned = incarnation.seats.iter().filter_map(Seat::assigned);
-    let trial = assigned.filter(|trial| pending(trial)).max()?;
-    let points = &situation.prepared.points;
-    let point = points.iter().find(|point| point.plan_sha256 == trial.plan_sha256)?;
-    Some((trial.clone(), point))
+    let trial = assigned.filter(|trial| pending(trial)).max()?.clone();
+    let point = situation.point(&trial)?;
+    Some((trial, point))
 }
 
 fn between_trials(situation: &Situation<'_>, incarnation: &Incarnation) -> Decision {
     let spec = &situation.prepared.spec;
-    let mut decision = Decision::at(Stage::Closing);
-    let cohort = situation
-        .prepared
-        .cohorts
-        .iter()
-        .find(|cohort| cohort.key == incarnation.cohort);
     let job_lost = incarnation
         .job
         .as_ref()
         .is_none_or(|job| job.end.is_some() || job.deleting);
-    // A process that was late once may hang for good: all begin anew.
-    let hangs = incarnation
-        .seats
-        .iter()
-        .filter_map(Seat::assigned)
-        .any(|trial| situation.was_late(trial));
+    // A process that was late once may hang for good, and one on a lost node is not replaced: all begin anew.
+    let late = |held: &Assignment| situation.was_late(&held.trial);
+    let hangs = incarnation.seats.iter().flat_map(Seat::held).any(late) || incarnation.stranded(situation.now);
     let full = incarnation
         .seats
         .iter()
@@ -73,22 +63,34 @@ fn between_trials(situation: &Situation<'_>, incarnation: &Incarnation) -> Decis
     let fresh_each_time = spec.processes.restart == Restart::PerTrial && incarnation.windows() > 0;
     let complete = incarnation.seats.len() == spec.processes.count as usize;
     let goes_on = !spec.suspend && !spec.cancel && !job_lost && !hangs && !full && !fresh_each_time && complete;
-    let next = cohort.filter(|_| goes_on).and_then(|cohort| situation.next(cohort));
-    if let Some(assignment) = next.and_then(|(slot, attempt)| situation.assignment(slot, attempt)) {
-        decision.stage = Stage::Measuring(assignment.trial.clone());
-        for seat in &incarnation.seats {
-            let letter = Letter::Assignment(Box::new(assignment.clone()));
-            decision.changes.push(tell(seat, letter));
-        }
-        return decision;
+    let next = situation
+        .cohort(incarnation)
+        .filter(|_| goes_on)
+        .and_then(|cohort| situation.next(cohort));
+    let next = next.and_then(|(slot, attempt)| situation.assignment(slot, attempt));
+    let Some(assignment) = next else {
+        return close(incarnation, hangs);
+    };
+    if let Some(point) = situation.point(&assignment.trial)
+        && incarnation
+            .seats
+            .iter()
+            .any(|seat| seat.told(&assignment.trial).is_some())
+    {
+        // It was announced with the trial before, and this is where that trial's result has led.
+        return in_trial(situation, incarnation, &assignment.trial, point);
     }
-    finish(incarnation, &mut decision);
-    if hangs && incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
-        decision.changes.push(Change::DeleteJob {
-            name: incarnation.name.clone(),
-        });
-    }
+    let mut decision = Decision::at(Stage::Measuring(assignment.trial.clone()));
+    decision.changes = incarnation.seats.iter().map(|seat| assign(seat, &assignment)).collect();
     decision
+}
+
+fn assign(seat: &Seat, assignment: &Assignment) -> Change {
+    let letter = Letter::Assignment {
+        assignment: Box::new(assignment.clone()),
+        next: None,
+    };
+    tell(seat, letter)
 }
 
 fn tell(seat: &Seat, letter: Letter) -> Change {
@@ -98,11 +100,15 @@ fn tell(seat: &Seat, letter: Letter) -> Change {
     }
 }
 
-/// No window comes any more from these processes.
-fn finish(incarnation: &Incarnation, decision: &mut Decision) {
-    for seat in incarnation.seats.iter().filter(|seat| !seat.runner.spec.finish) {
-        decision.changes.push(tell(seat, Letter::Finish));
+/// No window comes any more from these processes; at once means without their last baseline.
+fn close(incarnation: &Incarnation, at_once: bool) -> Decision {
+    let mut decision = Decision::at(Stage::Closing);
+    let unfinished = incarnation.seats.iter().filter(|seat| !seat.runner.spec.finish);
+    decision.changes = unfinished.map(|seat| tell(seat, Letter::Finish)).collect();
+    if at_once && incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
+        decision.changes.push(delete_job(incarnation));
     }
+    decision
 }
 
 fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialIdentity, point: &Point) -> Decision {
@@ -127,22 +133,10 @@ fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialI
         decision.failures.push(failure(trial, job_failures(&states, end)));
         return decision;
     }
-    let stopping = spec.suspend || spec.cancel;
-    if stopping
-        && start.is_none()
-        && !states
-            .iter()
-            .any(|(_, state)| matches!(state, ProcessState::InWindow { .. }))
-    {
-        // Nothing is being measured: give the nodes back at once. The trial has not failed, it has not happened.
-        decision.stage = Stage::Closing;
-        finish(incarnation, &mut decision);
-        if incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
-            decision.changes.push(Change::DeleteJob {
-                name: incarnation.name.clone(),
-            });
-        }
-        return decision;
+    let in_window = |(_, state): &(&Seat, ProcessState)| matches!(state, ProcessState::InWindow { .. });
+    if start.is_none() && !states.iter().any(in_window) && gives_nodes_back(situation, incarnation) {
+        // Nothing is being measured. The trial has not failed, it has not happened.
+        return close(incarnation, true);
     }
     let late: Vec<(u32, RunnerError)> = states
         .iter()
@@ -173,45 +167,51 @@ fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialI
             assignment: Box::new(assignment.clone()),
         });
     }
-    for (seat, _) in states.iter().filter(|(seat, _)| seat.assigned() != Some(trial)) {
-        decision
-            .changes
-            .push(tell(seat, Letter::Assignment(Box::new(assignment.clone()))));
-    }
+    let untold = states.iter().filter(|(seat, _)| seat.told(trial).is_none());
+    decision
+        .changes
+        .extend(untold.map(|(seat, _)| assign(seat, &assignment)));
     if point.window.barrier == Barrier::Trial && !missing {
-        synchronise(situation.now, start, trial, &states, &mut decision);
+        synchronise(situation, incarnation, trial, &states, &mut decision);
     }
     describe(incarnation, situation, &states, &mut decision);
     decision
 }
 
-/// All ready: one start for all. A start that only some were told is completed as long as it lies ahead.
+/// Its user wants that, its Job waits for a pod on a lost node, or it stands in the way of an older experiment.
+fn gives_nodes_back(situation: &Situation<'_>, incarnation: &Incarnation) -> bool {
+    let spec = &situation.prepared.spec;
+    let steps_back =
+        || incarnation.partly_placed() && neighbour::before_all(situation.this, situation.neighbours).is_some();
+    spec.suspend || spec.cancel || incarnation.stranded(situation.now) || steps_back()
+}
+
+/// All ready: one start for all, and with it what follows. A start that only some were told is completed as long as it
+/// lies ahead.
 fn synchronise(
-    now: Timestamp,
-    start: Option<Timestamp>,
+    situation: &Situation<'_>,
+    incarnation: &Incarnation,
     trial: &TrialIdentity,
     states: &[(&Seat, ProcessState)],
     decision: &mut Decision,
 ) {
+    let start = trial::common_start(incarnation, trial);
+    let ahead = |delay| situation.now.saturating_add(delay).unwrap_or(Timestamp::MAX);
+    let ready = |(_, state): &(&Seat, ProcessState)| matches!(state, ProcessState::Ready { .. });
     let start_at = match start {
-        None if states
-            .iter()
-            .all(|(_, state)| matches!(state, ProcessState::Ready { .. })) =>
-        {
-            now.saturating_add(START_DELAY).unwrap_or(Timestamp::MAX)
-        }
+        None if states.iter().all(ready) => ahead(START_DELAY),
         None => return,
         Some(start) => start,
     };
     let uninformed: Vec<&Seat> = states
         .iter()
-        .filter(|(seat, state)| seat.start_at().is_none() && *state != ProcessState::Reported)
+        .filter(|(seat, state)| seat.start_at(trial).is_none() && *state != ProcessState::Reported)
         .map(|(seat, _)| *seat)
         .collect();
     if uninformed.is_empty() {
         return;
     }
-    if start.is_some() && start_at < now.saturating_add(LATEST_START).unwrap_or(Timestamp::MAX) {
+    if start.is_some() && start_at < ahead(LATEST_START) {
         let late = |seat: &&Seat| {
             let error = RunnerError {
                 category: "barrier".to_owned(),
@@ -225,15 +225,23 @@ fn synchronise(
         decision.changes.clear();
         return;
     }
+    let room = |seat: &Seat| seat.windows().count() + 1 < WINDOWS_PER_RUNNER;
+    let next = situation
+        .cohort(incarnation)
+        .filter(|_| incarnation.seats.iter().all(room))
+        .and_then(|cohort| situation.following(cohort, trial))
+        .map(Box::new);
     for seat in uninformed {
-        if let Some(assignment) = &seat.runner.spec.assignment {
-            let assignment = Assignment {
+        if let Some(told) = seat.told(trial) {
+            let started = Assignment {
                 start_at: Some(start_at),
-                ..assignment.clone()
+                ..told.clone()
             };
-            decision
-                .changes
-                .push(tell(seat, Letter::Assignment(Box::new(assignment))));
+            let letter = Letter::Assignment {
+                assignment: Box::new(started),
+                next: next.clone(),
+            };
+            decision.changes.push(tell(seat, letter));
         }
     }
 }
@@ -282,7 +290,12 @@ fn describe(
         })
     };
     decision.stall = obstacle.or_else(refused).or_else(ended);
-    decision.wake_at = states.iter().filter_map(|(_, state)| trial::wake_at(state)).min();
+    let deadlines = states.iter().filter_map(|(_, state)| trial::wake_at(state));
+    let stranded = incarnation
+        .seats
+        .iter()
+        .filter_map(|seat| seat.pod.as_ref()?.stranded_at());
+    decision.wake_at = deadlines.chain(stranded).min();
 }
 
 /// What ended the Job, process by process; the Job's own words where no process said anything.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use self::world::World;
-use crate::controller::decide::Stage;
+use crate::controller::{decide::Stage, neighbour::Neighbour};
 
 fn three_processes() -> World {
     World::new(&json!({"processes": {"count": 3}, "protocol": {"cycles": 2}}))
@@ -81,6 +81,82 @@ fn a_pod_killed_in_the_window_costs_one_attempt_and_finished_windows_are_kept() 
 }
 
 #[test]
+fn a_further_window_costs_one_letter_per_process() {
+    let mut world = World::new(&json!({"processes": {"count": 3}, "protocol": {"cycles": 6}}));
+    world.turns_until(|world| world.status().progress.finished == 2);
+    let before = world.letters;
+    world.turns_until(|world| world.status().progress.finished == 5);
+    assert_eq!(world.letters - before, 9, "the start of each carries what follows");
+}
+
+#[test]
+fn a_node_lost_before_the_start_costs_no_attempt() {
+    let mut world = three_processes();
+    world.turns(3);
+    assert!(!world.common_start());
+    world.lose_node_of(1);
+    world.run();
+    let status = world.status();
+    assert_eq!(status.phase, ExperimentPhase::Complete, "{:#?}", status.failures);
+    assert_eq!((status.progress.retried, world.incarnations()), (0, 2));
+}
+
+#[test]
+fn a_node_lost_in_the_window_costs_one_attempt() {
+    let mut world = three_processes();
+    world.turns_until(|world| world.status().progress.finished == 1 && world.common_start());
+    world.lose_node_of(1);
+    world.run();
+    let status = world.status();
+    assert_eq!(status.phase, ExperimentPhase::Complete, "{:#?}", status.failures);
+    assert_eq!((status.progress.retried, world.incarnations()), (1, 2));
+    assert!(world.measured_twice().is_empty());
+}
+
+#[test]
+fn an_experiment_waits_while_another_is_partly_placed_and_says_for_which() {
+    let mut world = three_processes();
+    let mut other = world.experiment.clone();
+    other.metadata.name = Some("other".to_owned());
+    world.neighbours = vec![Neighbour::of(&other)];
+    world.turns(5);
+    let stalled = world.condition("Stalled");
+    assert_eq!((world.jobs.len(), stalled.reason.as_str()), (0, "Queued"));
+    assert!(stalled.message.contains("experiment other"), "{}", stalled.message);
+    world.neighbours.clear();
+    world.run();
+    assert_eq!(world.status().phase, ExperimentPhase::Complete);
+}
+
+#[test]
+fn a_partly_placed_experiment_gives_its_nodes_back_to_an_older_one_and_loses_nothing() {
+    let mut world = three_processes();
+    world.unplaced = Some(2);
+    world.turns(3);
+    assert_eq!((world.jobs.len(), world.incarnations()), (1, 1));
+    let mut older = world.experiment.clone();
+    older.metadata.name = Some("older".to_owned());
+    older.metadata.uid = Some("a-uid-before-all".to_owned());
+    world.neighbours = vec![Neighbour::of(&older), Neighbour::of(&world.experiment)];
+    world.turns(5);
+    assert!(world.jobs.is_empty(), "{:#?}", world.last);
+    assert_eq!(world.condition("Stalled").reason, "Queued");
+    (world.neighbours, world.unplaced) = (Vec::new(), None);
+    world.run();
+    let status = world.status();
+    assert_eq!((status.phase, status.progress.retried), (ExperimentPhase::Complete, 0));
+}
+
+#[test]
+fn a_namespace_that_is_deleted_takes_the_jobs_first() {
+    let mut world = three_processes();
+    world.turns(4);
+    assert_eq!(world.jobs.len(), 1);
+    world.namespace_ends();
+    assert!(world.jobs.is_empty());
+}
+
+#[test]
 fn a_runner_deleted_by_a_user_is_made_anew_and_only_its_own_windows_are_measured_again() {
     let mut world = three_processes();
     world.turns_until(|world| world.status().progress.finished == 1);
@@ -112,12 +188,7 @@ fn pods_that_no_node_takes_stall_the_experiment_and_end_it_at_the_deadline() {
     );
     world.unschedulable = Some("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.");
     world.turns(3);
-    let stalled = world
-        .status()
-        .conditions
-        .into_iter()
-        .find(|one| one.type_ == "Stalled")
-        .unwrap();
+    let stalled = world.condition("Stalled");
     assert_eq!(
         (stalled.status.as_str(), stalled.reason.as_str()),
         ("True", "GpuMissing")

@@ -4,13 +4,16 @@
 use std::collections::{BTreeSet, HashMap};
 
 use jiff::Timestamp;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use k8s_openapi::{
+    api::{batch::v1::Job, core::v1::Pod},
+    apimachinery::pkg::apis::meta::v1::Condition,
+};
 use kube::ResourceExt;
 use lem_crds::{
     EfficiencyExperiment, EfficiencyExperimentStatus, Runner, SCHEMA_VERSION,
     experiment::Barrier,
     plan::TrialIdentity,
-    runner::{RunnerError, RunnerPhase, RunnerStatus},
+    runner::{Assignment, RunnerError, RunnerPhase, RunnerStatus},
 };
 use serde_json::json;
 
@@ -19,6 +22,7 @@ use crate::{
         aggregate::{self, Aggregated},
         build::{self, CohortPlan, Defaults},
         decide::{self, Change, Decision, Letter, Situation},
+        neighbour::Neighbour,
         prepare::{Prepared, prepare},
         view::Observed,
     },
@@ -34,6 +38,8 @@ pub(super) struct SimulatedPod {
     created: Timestamp,
     pub(super) end: Option<&'static str>,
     hangs: bool,
+    /// It was deleted, and its node is lost: nobody carries the deletion out.
+    stranded_since: Option<Timestamp>,
 }
 
 #[derive(Debug, Clone)]
@@ -48,10 +54,16 @@ pub(super) struct World {
     pub(super) last: Option<Decision>,
     /// Every process ends with this error when it loads.
     pub(super) refuse: Option<(&'static str, &'static str)>,
+    /// The pod of this process has no node.
+    pub(super) unplaced: Option<u32>,
+    /// Letters written so far.
+    pub(super) letters: usize,
     /// No pod is placed, for this reason.
     pub(super) unschedulable: Option<&'static str>,
     /// The first pod of all never loads.
     pub(super) hang_once: bool,
+    /// Other experiments that are partly placed.
+    pub(super) neighbours: Vec<Neighbour>,
     /// Most Jobs that ran at the same time.
     pub(super) most_running: usize,
     uids: u32,
@@ -72,7 +84,10 @@ impl World {
             last: None,
             refuse: None,
             unschedulable: None,
+            unplaced: None,
+            letters: 0,
             hang_once: false,
+            neighbours: Vec::new(),
             most_running: 0,
             uids: 0,
         }
@@ -80,6 +95,11 @@ impl World {
 
     pub(super) fn status(&self) -> EfficiencyExperimentStatus {
         self.experiment.status.clone().unwrap_or_default()
+    }
+
+    pub(super) fn condition(&self, kind: &str) -> Condition {
+        let mut conditions = self.status().conditions.into_iter();
+        conditions.find(|one| one.type_ == kind).unwrap()
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -155,6 +175,8 @@ impl World {
             observed: &observed,
             records: &records,
             failures: &failures,
+            this: &Neighbour::of(&self.experiment),
+            neighbours: &self.neighbours,
             now: self.now,
         };
         if self.is_over() {
@@ -183,6 +205,23 @@ impl World {
             if !self.apply(&prepared, change, last) {
                 return;
             }
+        }
+    }
+
+    /// What the operator does once its namespace is being deleted.
+    pub(super) fn namespace_ends(&mut self) {
+        let prepared = prepare(&self.experiment).unwrap();
+        let decision = decide::let_go(&Situation {
+            prepared: &prepared,
+            observed: &self.observed(),
+            records: &[],
+            failures: &[],
+            this: &Neighbour::of(&self.experiment),
+            neighbours: &[],
+            now: self.now,
+        });
+        for change in &decision.changes {
+            self.apply(&prepared, change, usize::MAX);
         }
     }
 
@@ -229,13 +268,17 @@ impl World {
                 if !self.may_write(last) {
                     return false;
                 }
+                self.letters += 1;
                 let runner = self
                     .runners
                     .iter_mut()
                     .find(|there| there.name_any() == *runner)
                     .unwrap();
                 match letter {
-                    Letter::Assignment(assignment) => runner.spec.assignment = Some((**assignment).clone()),
+                    Letter::Assignment { assignment, next } => {
+                        runner.spec.assignment = Some((**assignment).clone());
+                        runner.spec.next = next.as_deref().cloned();
+                    }
                     Letter::Finish => runner.spec.finish = true,
                 }
             }
@@ -270,6 +313,7 @@ impl World {
             jobs: self.jobs.clone(),
             pods: self.pods.iter().map(|pod| self.as_pod(pod)).collect(),
             job_warning: None,
+            namespace_ends: false,
         }
     }
 
@@ -279,20 +323,23 @@ impl World {
             Some("Completed") => "Succeeded",
             Some(_) => "Failed",
         };
-        let state = match (pod.end, self.unschedulable) {
-            (None, Some(_)) => json!([]),
-            (None, None) => json!([{"name": "runner", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+        let placed = self.unschedulable.is_none() && self.unplaced != Some(pod.process);
+        let state = match pod.end {
+            None if !placed => json!([]),
+            None => json!([{"name": "runner", "image": "", "imageID": "", "ready": true, "restartCount": 0,
                 "state": {"running": {"startedAt": pod.created}}}]),
-            (Some(reason), _) => json!([{"name": "runner", "image": "", "imageID": "", "ready": false,
+            Some(reason) => json!([{"name": "runner", "image": "", "imageID": "", "ready": false,
                 "restartCount": 0, "state": {"terminated": {"exitCode": 1, "reason": reason}}}]),
         };
         let conditions = self.unschedulable.map_or(json!([]), |message| {
             json!([{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}])
         });
         serde_json::from_value(json!({
-            "metadata": {"name": pod.uid, "uid": pod.uid, "creationTimestamp": pod.created, "labels": {
+            "metadata": {"name": pod.uid, "uid": pod.uid, "creationTimestamp": pod.created,
+                "deletionTimestamp": pod.stranded_since, "labels": {
                 "batch.kubernetes.io/job-name": pod.job,
                 "batch.kubernetes.io/job-completion-index": pod.process.to_string()}},
+            "spec": {"containers": [], "nodeName": placed.then(|| format!("node-{}", pod.process))},
             "status": {"phase": phase, "containerStatuses": state, "conditions": conditions},
         }))
         .unwrap()
@@ -347,10 +394,11 @@ impl World {
                 created: self.now,
                 end: None,
                 hangs,
+                stranded_since: None,
             });
             return;
         }
-        if self.unschedulable.is_some() {
+        if self.unschedulable.is_some() || self.unplaced == Some(process) {
             return;
         }
         let name = build::runner_name(job, process);
@@ -365,7 +413,7 @@ impl World {
             pod.end = Some("Fenced");
             return;
         };
-        if !pod.hangs {
+        if !pod.hangs && pod.stranded_since.is_none() {
             pod.end = act(runner, &pod.uid, now, refuse);
         }
     }
@@ -378,6 +426,12 @@ impl World {
         {
             pod.end = Some("OOMKilled");
         }
+    }
+
+    pub(super) fn lose_node_of(&mut self, process: u32) {
+        let mut pods = self.pods.iter_mut();
+        let pod = pods.rfind(|pod| pod.process == process && pod.end.is_none());
+        pod.unwrap().stranded_since = Some(self.now);
     }
 
     pub(super) fn common_start(&self) -> bool {
@@ -450,12 +504,20 @@ fn act(
         });
         return Some("Refused");
     }
-    if status.phase == RunnerPhase::Ready {
-        let assignment = spec.assignment.filter(|_| !spec.finish)?;
-        if status.trial.as_ref() != Some(&assignment.trial) {
-            status.phase = RunnerPhase::Idle;
+    let is_open =
+        |held: &&Assignment| held.start_at.is_none() && !status.windows.iter().any(|window| window.trial == held.trial);
+    let mut held = [&spec.assignment, &spec.next].into_iter().flatten();
+    let open = held.find(is_open).cloned();
+    if status.phase == RunnerPhase::Ready && !spec.finish {
+        let assigned = spec.assignment.clone()?;
+        let waits_for = |held: &Assignment| status.trial.as_ref() == Some(&held.trial);
+        if !waits_for(&assigned) {
+            if !open.is_some_and(|open| waits_for(&open)) {
+                status.phase = RunnerPhase::Idle;
+            }
             return None;
         }
+        let assignment = assigned;
         let start = match (assignment.window.barrier, assignment.start_at) {
             (Barrier::Trial, Some(start)) if start <= now => start,
             (Barrier::Trial, _) => return None,
@@ -475,9 +537,6 @@ fn act(
         status.phase = RunnerPhase::Finished;
         return Some("Completed");
     }
-    let open = spec.assignment.filter(|assignment| {
-        assignment.start_at.is_none() && !status.windows.iter().any(|window| window.trial == assignment.trial)
-    });
     if let Some(assignment) = open {
         status.trial = Some(assignment.trial);
         status.phase = RunnerPhase::Ready;
