@@ -173,11 +173,16 @@ pub(crate) fn process(pod: &Pod) -> Result<u32, String> {
     Err(format!("no process of {}", pod.name_any()))
 }
 
-/// SIGKILL, as the kernel sends it when memory is short.
-pub(crate) fn kill(process: u32) {
+/// SIGKILL, as the kernel sends it when memory is short; gives the moment of the process's end.
+pub(crate) async fn kill(world: &World, process: u32) -> Timestamp {
     let status = Command::new("kill").args(["-KILL", &process.to_string()]).status();
     assert!(status.unwrap().success());
-    assert!(!is_alive(process), "{process} has survived SIGKILL");
+    let gone = || async {
+        (!is_alive(process))
+            .then(Timestamp::now)
+            .ok_or_else(|| "alive".to_owned())
+    };
+    world.eventually("the end of a killed process", gone).await
 }
 
 fn is_alive(process: u32) -> bool {

@@ -10,6 +10,7 @@ use kube::{
 };
 use lem_crds::{
     EfficiencyExperiment, Runner,
+    plan::TrialIdentity,
     runner::{CounterIdentity, WindowRecord},
     status::ExperimentPhase,
 };
@@ -67,27 +68,35 @@ fn every_window_once(name: &str, runners: &[Runner], asked: Asked) {
     assert_eq!(count, wanted, "{name}: windows in the records: {found:?}");
 }
 
-/// No two windows of a node overlap, and no stretch of a counter is in two of them.
+/// A stretch of time, and who used it in which trial.
+type Span<'a> = (Timestamp, Timestamp, u32, &'a TrialIdentity);
+
+/// No process measures two windows at a time, no node measures in two trials at a time, and no stretch of a counter is
+/// in two windows but those of one trial's processes on one node, between which it is divided.
 fn no_counter_twice(name: &str, runners: &[Runner]) {
-    let mut spans: BTreeMap<String, Vec<(Timestamp, Timestamp)>> = BTreeMap::new();
-    for window in runners.iter().flat_map(windows) {
-        let node = format!("node {}", window.node);
-        spans
-            .entry(node)
-            .or_default()
-            .push((window.started_at, window.ended_at));
-        for reading in &window.energy {
-            if let (Some(start), Some(end)) = (&reading.start, &reading.end) {
-                let CounterIdentity { domain, node, id, .. } = &reading.counter;
-                let counter = format!("counter {} {node} {id}", domain.name());
-                spans.entry(counter).or_default().push((start.at, end.at));
+    let mut spans: BTreeMap<String, Vec<Span<'_>>> = BTreeMap::new();
+    for runner in runners {
+        for window in windows(runner) {
+            let mut add = |what: String, start, end| {
+                let span = (start, end, runner.spec.process, &window.trial);
+                spans.entry(what).or_default().push(span);
+            };
+            add(format!("node {}", window.node), window.started_at, window.ended_at);
+            for reading in &window.energy {
+                if let (Some(start), Some(end)) = (&reading.start, &reading.end) {
+                    let CounterIdentity { domain, node, id, .. } = &reading.counter;
+                    add(format!("counter {} {node} {id}", domain.name()), start.at, end.at);
+                }
             }
         }
     }
-    for (what, mut spans) in spans {
-        spans.sort();
-        for pair in spans.windows(2) {
-            assert!(pair[0].1 <= pair[1].0, "{name}: {what} is counted twice: {pair:?}");
+    for (what, spans) in spans {
+        for (index, one) in spans.iter().enumerate() {
+            for other in &spans[index + 1..] {
+                let apart = one.1 <= other.0 || other.1 <= one.0;
+                let together = one.2 != other.2 && one.3 == other.3;
+                assert!(apart || together, "{name}: {what} is counted twice: {one:?} {other:?}");
+            }
         }
     }
 }

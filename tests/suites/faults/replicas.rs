@@ -80,8 +80,8 @@ async fn leaders_that_are_killed_one_after_the_other_lose_nothing() {
         let running = || async { process(&leader) };
         let id = world.eventually("the leader's process", running).await;
         moment::until(world, "led", what, reached).await;
-        kill(id);
-        leader = succeeded(&installed, what, &leader, Timestamp::now()).await;
+        let killed = kill(world, id).await;
+        leader = succeeded(&installed, what, &leader, killed).await;
     }
     invariants::hold(world, "led", ASKED).await;
     invariants::a_second_look_changes_nothing(world, "led", &installed).await;
