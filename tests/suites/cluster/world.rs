@@ -182,16 +182,24 @@ pub(crate) async fn start(name: &str) -> Cluster {
     cluster
 }
 
+/// Applies the definitions of our resources, and waits until they are served.
+pub(crate) fn define(cluster: &Cluster) {
+    for name in ["efficiencyexperiments.lem.dev", "runners.lem.dev"] {
+        let file = repository().join("crds").join(format!("{name}.yaml"));
+        kubectl(cluster, &["apply", "--server-side=true", "-f", file.to_str().unwrap()]);
+        let definition = format!("customresourcedefinition/{name}");
+        kubectl(
+            cluster,
+            &["wait", "--for=condition=Established", "--timeout=60s", &definition],
+        );
+    }
+}
+
 /// Does what the README says.
 async fn install(cluster: &Cluster) {
-    let repository = repository();
-    for (file, ways) in [
-        ("crds/efficiencyexperiments.lem.dev.yaml", "--server-side=true"),
-        ("crds/runners.lem.dev.yaml", "--server-side=true"),
-        ("examples/cluster/operator.yaml", "--server-side=false"),
-    ] {
-        kubectl(cluster, &["apply", ways, "-f", repository.join(file).to_str().unwrap()]);
-    }
+    define(cluster);
+    let file = repository().join("examples/cluster/operator.yaml");
+    kubectl(cluster, &["apply", "-f", file.to_str().unwrap()]);
     let client = cluster.client().await.unwrap();
     let deployments = Api::<Deployment>::namespaced(client, SYSTEM);
     let ready = || async {

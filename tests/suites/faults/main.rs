@@ -1,0 +1,27 @@
+//! What clusters do to the operator and to the control plane, and what must be true afterwards.
+//!
+//! These tests are ignored unless asked for, because they need root and the cluster's programs: `make test-cluster`.
+//! Those of `requests` run operators inside the test process, each in a namespace of its own, on a cluster of many nodes;
+//! the others kill parts of clusters into which the operator is installed.
+
+#![expect(
+    clippy::unwrap_used,
+    reason = "the functions around the tests fail the test as the tests do"
+)]
+
+mod control_plane;
+#[path = "../cluster/experiment.rs"]
+#[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]
+mod experiment;
+mod fault;
+mod injection;
+mod installed;
+mod invariants;
+mod many;
+mod moment;
+mod operator;
+mod replicas;
+mod requests;
+#[path = "../cluster/world.rs"]
+#[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]
+mod world;
