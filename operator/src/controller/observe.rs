@@ -1,7 +1,7 @@
 //! Step "observe": what the caches hold of one experiment. Client only where a Job cannot make its pods: then its events
 //! say why.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
@@ -15,12 +15,14 @@ use super::{
     build::EXPERIMENT_UID_LABEL,
     expectation,
     neighbour::{self, Neighbour},
-    view::{Incarnation, Observed},
+    view::{Incarnation, Observed, PodView},
     watch::Guarded,
 };
 
 /// A Job has its pods after some 0.1 s; one without them for so long is asked for its events.
 pub(super) const PODS_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(3);
+/// A kubelet mounts volumes and starts a container within some 0.5 s unless it pulls an image.
+pub(super) const CONTAINER_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(5);
 
 /// Caches of everything that experiments own.
 #[derive(Debug, Clone)]
@@ -41,6 +43,8 @@ impl Caches {
             jobs: of(&self.jobs, experiment_uid),
             pods: of(&self.pods, experiment_uid),
             job_warning: None,
+            pod_warnings: BTreeMap::new(),
+            api_refusal: None,
             namespace_ends: false,
         }
     }
@@ -118,19 +122,47 @@ pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<b
     }
 }
 
+/// The pod that has been on its node for longest without a container, and without a word in its status why. What keeps a
+/// kubelet from mounting a volume is in an event only.
+pub(super) fn unexplained(observed: &Observed) -> Option<PodView> {
+    let incarnations = observed.incarnations();
+    let pods = incarnations.iter().filter(|incarnation| !incarnation.closed());
+    let pods = pods
+        .flat_map(|incarnation| &incarnation.seats)
+        .filter_map(|seat| seat.pod.as_ref());
+    let waiting = pods.filter(|pod| pod.placed && pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
+    waiting.min_by_key(|pod| pod.created).cloned()
+}
+
 /// The Job controller's last warning about a Job.
 pub(super) async fn job_warning(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, kube::Error> {
+    last_warning(client, namespace, "Job", job, &["FailedCreate"]).await
+}
+
+/// The kubelet's last warning about what a pod must have before its container starts.
+pub(super) async fn pod_warning(client: &Client, namespace: &str, pod: &str) -> Result<Option<String>, kube::Error> {
+    let reasons = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
+    last_warning(client, namespace, "Pod", pod, &reasons).await
+}
+
+async fn last_warning(
+    client: &Client,
+    namespace: &str,
+    kind: &str,
+    name: &str,
+    reasons: &[&str],
+) -> Result<Option<String>, kube::Error> {
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let of_job = ListParams::default()
+    let of_object = ListParams::default()
         .fields(&format!(
-            "involvedObject.kind=Job,involvedObject.name={job},type=Warning"
+            "involvedObject.kind={kind},involvedObject.name={name},type=Warning"
         ))
         .limit(20);
-    let found = events.list(&of_job).await?;
+    let found = events.list(&of_object).await?;
     let last = found
         .items
         .into_iter()
-        .filter(|event| event.reason.as_deref() == Some("FailedCreate"))
+        .filter(|event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason)))
         .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
     Ok(last.and_then(|event| event.message))
 }

@@ -115,6 +115,16 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         observed.job_warning = warning.map_err(ReconcileError::Observe)?;
         again = Some(Duration::from_secs(10));
     }
+    if let Some(pod) = observe::unexplained(&observed) {
+        let namespace = &prepared.owner.namespace;
+        if now.duration_since(pod.created) > observe::CONTAINER_EXPECTED_AFTER {
+            let warning = observe::pod_warning(&context.client, namespace, &pod.name).await;
+            let words = warning.map_err(ReconcileError::Observe)?;
+            observed.pod_warnings.extend(words.map(|words| (pod.name, words)));
+        }
+        again = Some(Duration::from_secs(6));
+    }
+    observed.api_refusal = context.memories.of(uid, |memory| memory.obstacle.clone());
     let records = observed.records();
     let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
     let this = Neighbour::of(experiment);

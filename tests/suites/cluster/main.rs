@@ -19,4 +19,5 @@ mod neighbours;
 mod pod_patch;
 mod rejected;
 mod sources;
+mod stalled;
 mod world;

@@ -146,7 +146,7 @@ fn translated(field: &str, message: &str) -> Option<Cause> {
 fn kind(expected: &str) -> &str {
     match expected {
         "integer" => "an integer",
-        "string" => "a string",
+        "string" => "a string (quote it)",
         "boolean" => "true or false",
         "array" => "a list",
         "object" => "a mapping",
@@ -174,7 +174,10 @@ fn undecodable(message: &str) -> Vec<Cause> {
         return fields.collect();
     }
     if message.contains("cannot unmarshal number into Go struct field ObjectMeta.labels of type string") {
-        return vec![cause("metadata.labels", Words::Within("must be a string".to_owned()))];
+        return vec![cause(
+            "metadata.labels",
+            Words::Within("must be a string (quote it)".to_owned()),
+        )];
     }
     vec![cause("", Words::Unknown(message.to_owned()))]
 }
