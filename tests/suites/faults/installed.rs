@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::{
     invariants::{Watched, reconciliations},
-    world::{SYSTEM, World, start},
+    world::{SYSTEM, World, shared_name, start},
 };
 
 /// Who the operator is to the API server.
@@ -37,7 +37,7 @@ pub(crate) struct Installed {
 impl Installed {
     pub(crate) async fn of(test: &str) -> Self {
         let turn = TURN.lock().await;
-        let cluster = CLUSTER.get_or_init(|| start("flt-installed")).await;
+        let cluster = CLUSTER.get_or_init(|| async { start(&shared_name()).await }).await;
         let world = World::on(cluster, test).await;
         let mut installed = Self {
             audit: cluster.audit().unwrap().from_now().unwrap(),
