@@ -26,7 +26,7 @@ async fn the_energy_of_six_gpus_on_three_nodes_is_that_of_the_boards() {
     let other = json!({
         "processes": {"gpusPerProcess": GPUS},
         "energy": {"gpu": "Required"},
-        "workload": {"requests": 600},
+        "workload": {"requests": 1500},
     });
     world.apply(&with("energy", PROCESSES, CYCLES, &other)).await;
     let status = world.ended("energy").await;
