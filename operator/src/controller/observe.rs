@@ -93,14 +93,13 @@ pub(super) fn versions(observed: &Observed) -> HashMap<String, u64> {
     pairs(&observed.runners).chain(pairs(&observed.jobs)).collect()
 }
 
-/// A Job that should have made pods by now and has not.
-pub(super) fn without_pods(observed: &Observed, now: Timestamp) -> Option<Incarnation> {
-    observed.incarnations().into_iter().find(|incarnation| {
-        let waiting = incarnation
-            .job
-            .as_ref()
-            .is_some_and(|job| job.end.is_none() && now.duration_since(job.created) > PODS_EXPECTED_AFTER);
-        waiting && !incarnation.closed() && incarnation.seats.iter().any(|seat| seat.pod.is_none())
+/// A Job that has not made all its pods, and since when it is there.
+pub(super) fn without_pods(observed: &Observed) -> Option<(Incarnation, Timestamp)> {
+    observed.incarnations().into_iter().find_map(|incarnation| {
+        let job = incarnation.job.as_ref().filter(|job| job.end.is_none())?;
+        let created = job.created;
+        let waits = !incarnation.closed() && incarnation.seats.iter().any(|seat| seat.pod.is_none());
+        waits.then_some((incarnation, created))
     })
 }
 

@@ -109,11 +109,15 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
             .of(uid, |memory| memory.namespace_ends = observed.namespace_ends);
     }
     let mut again = None;
-    if let Some(incarnation) = observe::without_pods(&observed, now) {
-        let namespace = &prepared.owner.namespace;
-        let warning = observe::job_warning(&context.client, namespace, &incarnation.name).await;
-        observed.job_warning = warning.map_err(ReconcileError::Observe)?;
-        again = Some(Duration::from_secs(10));
+    if let Some((incarnation, since)) = observe::without_pods(&observed) {
+        // A Job that is refused its pods says so in an event, which is not watched.
+        again = Some(Duration::from_secs(4));
+        if now.duration_since(since) > observe::PODS_EXPECTED_AFTER {
+            let namespace = &prepared.owner.namespace;
+            let warning = observe::job_warning(&context.client, namespace, &incarnation.name).await;
+            observed.job_warning = warning.map_err(ReconcileError::Observe)?;
+            again = Some(Duration::from_secs(10));
+        }
     }
     if let Some(pod) = observe::unexplained(&observed) {
         let namespace = &prepared.owner.namespace;
