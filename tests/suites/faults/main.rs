@@ -2,10 +2,12 @@
 //!
 //! These tests are ignored unless asked for, because they need root and the cluster's programs: `make test-cluster`.
 //! Those of `requests` run operators inside the test process, each in a namespace of its own, on a cluster of many nodes;
-//! the others kill parts of clusters into which the operator is installed.
+//! the others kill parts of a cluster into which the operator is installed. All need a cluster of their own, so
+//! `LEM_TEST_KUBECONFIG` must not be set.
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "the functions around the tests fail the test as the tests do"
 )]
 
