@@ -2,6 +2,7 @@
 
 mod model;
 mod placement;
+mod pod_patch;
 mod protocol;
 mod rule;
 mod sweep;
@@ -20,6 +21,7 @@ pub use self::{
     placement::{
         EnvironmentVariable, ImagePullPolicy, Placement, PlacementStrategy, RunnerResources, RunnerTemplate, TimeToLive,
     },
+    pod_patch::PodPatch,
     protocol::{
         Barrier, Baseline, Convergence, Cooldown, CpuEnergy, Deadlines, Energy, FixedWarmup, GpuEnergy, Order,
         OrderPolicy, Pricing, Processes, Protocol, Restart, StopRule, Warmup,
@@ -71,7 +73,10 @@ use crate::status::EfficiencyExperimentStatus;
         .field_path(".energy.gpu"),
     validation = Rule::new("!(has(self.model.source.synthetic) && (has(self.workload.prompts.inline) || has(self.workload.prompts.jsonLines) || has(self.workload.prompts.configMapRef)))")
         .message("a synthetic model has no tokenizer, so prompts cannot be text: use workload.prompts.synthetic")
-        .field_path(".workload.prompts")
+        .field_path(".workload.prompts"),
+    validation = Rule::new("!(has(self.model.source.huggingFace) && has(self.model.source.huggingFace.tokenSecretRef) && has(self.runner) && has(self.runner.env) && self.runner.env.exists(v, v.name == 'HF_TOKEN'))")
+        .message("HF_TOKEN comes from model.source.huggingFace.tokenSecretRef here: remove one of the two")
+        .field_path(".runner.env")
 )]
 pub struct EfficiencyExperimentSpec {
     /// The model: its name and where its weights come from.

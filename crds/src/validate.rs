@@ -5,6 +5,7 @@
 
 mod metadata;
 mod normalise;
+mod pod_patch;
 mod structural;
 #[cfg(test)]
 mod tests;
@@ -17,6 +18,7 @@ use kube::{
 };
 use serde_json::Value;
 
+pub use self::pod_patch::pod_patch;
 use self::structural::Findings;
 use crate::{EfficiencyExperiment, GROUP, VERSION};
 

@@ -35,7 +35,7 @@ use std::{
 use futures::StreamExt;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{
-    Api, Client,
+    Client,
     runtime::{
         Controller,
         controller::{self, Config},
@@ -61,6 +61,8 @@ pub struct Settings {
     pub defaults: Defaults,
     /// Its own name in events.
     pub instance: String,
+    /// The only namespace that it looks at; all of them without one.
+    pub watch_namespace: Option<String>,
 }
 
 /// A controller that is set up: its parts run until the shutdown resolves.
@@ -75,12 +77,13 @@ pub async fn run(
     serve: impl FnOnce(prometheus_client::registry::Registry),
 ) {
     let (calls, called) = tokio::sync::mpsc::unbounded_channel();
-    let (runners, follow_runners) = watch::children::<Runner>(client.clone(), calls.clone());
-    let (jobs, follow_jobs) = watch::children::<Job>(client.clone(), calls.clone());
-    let (pods, follow_pods) = watch::children::<Pod>(client.clone(), calls);
+    let namespace = settings.watch_namespace.as_deref();
+    let (runners, follow_runners) = watch::children::<Runner>(watch::scope(&client, namespace), calls.clone());
+    let (jobs, follow_jobs) = watch::children::<Job>(watch::scope(&client, namespace), calls.clone());
+    let (pods, follow_pods) = watch::children::<Pod>(watch::scope(&client, namespace), calls);
     let caches = Caches { runners, jobs, pods };
     let controller = Controller::new(
-        Api::<Guarded>::all(client.clone()),
+        watch::scope::<Guarded>(&client, namespace),
         watcher::Config::default().any_semantic(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))

@@ -32,8 +32,14 @@ pub enum ProtocolError {
     #[error("failed to open the energy meters")]
     Meter(#[source] MeterError),
     /// The model could not be loaded.
-    #[error("failed to load the model")]
-    Load(#[source] EngineError),
+    #[error("failed to load the model of {origin}")]
+    Load {
+        /// Field of the experiment, and where this process finds what it names.
+        origin: &'static str,
+        /// Why.
+        #[source]
+        source: Box<EngineError>,
+    },
     /// The plan names something that this process cannot do.
     #[error("{field}: {message}")]
     Unsupported {
@@ -67,7 +73,8 @@ impl ProtocolError {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Meter(_) => "meter",
-            Self::Load(error) | Self::Engine(error) => error.category(),
+            Self::Load { source, .. } => source.category(),
+            Self::Engine(error) => error.category(),
             Self::Unsupported { .. } => "unsupported",
             Self::Workload(_) => "workload",
             Self::Samples(_) => "samples",

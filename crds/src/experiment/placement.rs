@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    PodPatch,
     rule::{self, AMOUNT, LABEL, NAME, VARIABLE},
     toleration::Toleration,
 };
@@ -88,6 +89,11 @@ pub struct RunnerTemplate {
     #[x_kube(validation = Rule::new("self.all(v, !v.name.startsWith('LEM_') && v.name != 'NODE_NAME')")
         .message("names that begin with LEM_, and NODE_NAME, are set by the operator"))]
     pub env: Vec<EnvironmentVariable>,
+    /// A part of a pod's spec for what no field here names, such as `priorityClassName` or a sidecar under
+    /// `initContainers`. It is merged into the runner's pod as server-side apply merges: objects by field, containers,
+    /// volumes and variables by name, mounts by path, any other list replaced. It adds and replaces; it removes nothing.
+    #[serde(default, skip_serializing_if = "PodPatch::is_empty")]
+    pub pod_patch: PodPatch,
 }
 
 /// When an image is pulled.

@@ -194,3 +194,11 @@ fn both_definitions_stay_under_the_limit_of_client_side_apply() {
         assert!(yaml.len() < 256 * 1024, "{name} has {} bytes", yaml.len());
     }
 }
+
+#[test]
+fn a_part_of_a_pod_is_kept_whatever_stands_in_it() {
+    let patch = json!({"containers": [{"name": "runner", "ports": [{"containerPort": 9464}]}], "priority": 7});
+    let runner = json!({"spec": {"runner": {"podPatch": patch}}});
+    let admitted = experiment(&manifest(&runner)).unwrap();
+    assert_eq!(json!(admitted.spec.runner.unwrap().pod_patch), patch);
+}

@@ -27,6 +27,10 @@ struct Arguments {
     /// Namespace of the Lease by which replicas choose the one that writes.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     namespace: String,
+    /// The only namespace whose experiments are measured. Without it all are, which takes a ClusterRole; with it, a Role
+    /// in that namespace (and one for the Lease) is enough. No other operator may look at the same namespace.
+    #[arg(long, env = "LEM_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    watch_namespace: Option<String>,
     /// Name of this replica, unique among them.
     #[arg(long, env = "POD_NAME", default_value_t = own_name())]
     name: String,
@@ -75,6 +79,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
             runner_image: arguments.runner_image,
         },
         instance: arguments.name,
+        watch_namespace: arguments.watch_namespace,
     };
     let mut served = Ok(arguments.address);
     controller::run(

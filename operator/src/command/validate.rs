@@ -22,6 +22,8 @@ pub(super) struct Arguments {
 }
 
 fn plan(experiment: &EfficiencyExperiment, cluster: bool) -> anyhow::Result<Vec<Point>> {
+    // For a cluster only, so whoever writes one means a cluster.
+    prepare::pod_patch(&experiment.spec)?;
     if cluster {
         prepare::for_pods(&experiment.spec)?;
     }

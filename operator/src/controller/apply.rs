@@ -72,6 +72,7 @@ impl Applier<'_> {
                 self.create(&build::cohort(&CohortPlan {
                     owner: &self.prepared.owner,
                     spec,
+                    pod_patch: &self.prepared.pod_patch,
                     defaults: self.defaults,
                     key: cohort,
                     incarnation: *incarnation,

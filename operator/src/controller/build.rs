@@ -10,7 +10,7 @@ mod volume;
 use k8s_openapi::{
     api::{
         batch::v1::Job,
-        core::v1::ServiceAccount,
+        core::v1::{PodSpec, ServiceAccount},
         rbac::v1::{Role, RoleBinding},
     },
     apimachinery::pkg::apis::meta::v1::OwnerReference,
@@ -60,6 +60,8 @@ pub struct CohortPlan<'a> {
     pub owner: &'a Owner,
     /// The experiment.
     pub spec: &'a EfficiencyExperimentSpec,
+    /// What the experiment wants merged into the pods.
+    pub pod_patch: &'a PodSpec,
     /// The operator's part.
     pub defaults: &'a Defaults,
     /// Key of the cohort among those of the experiment.

@@ -2,11 +2,13 @@
 //!
 //! After this nobody reads the raw resource again.
 
+use k8s_openapi::api::core::v1::PodSpec;
 use kube::ResourceExt;
 use lem_crds::{
     EfficiencyExperiment, EfficiencyExperimentSpec,
     experiment::{ModelSource, Prompts},
     plan::Point,
+    validate::{self, Violation},
 };
 
 use super::build::Owner;
@@ -26,9 +28,17 @@ pub enum PrepareError {
         /// Why, and what to do.
         message: String,
     },
+    /// The patch asks for what no pod has, or for what is the operator's own.
+    #[error("{}", listed(.0))]
+    PodPatch(Vec<Violation>),
     /// The sweep cannot be resolved.
     #[error("{0}")]
     Plan(#[source] PlanError),
+}
+
+fn listed(violations: &[Violation]) -> String {
+    let each: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    each.join("; ")
 }
 
 /// An experiment that can run, with its whole plan.
@@ -38,6 +48,8 @@ pub struct Prepared {
     pub owner: Owner,
     /// What was asked for.
     pub spec: EfficiencyExperimentSpec,
+    /// What is merged into the pods of its processes.
+    pub pod_patch: PodSpec,
     /// Its points.
     pub points: Vec<Point>,
     /// Every planned trial, in order.
@@ -58,16 +70,29 @@ pub fn prepare(experiment: &EfficiencyExperiment) -> Result<Prepared, PrepareErr
     };
     let spec = experiment.spec.clone();
     for_pods(&spec)?;
+    let pod_patch = pod_patch(&spec)?;
     let points = experiment::plan(&spec).map_err(PrepareError::Plan)?;
     let slots = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
     let cohorts = experiment::group_cohorts(&points, &slots, spec.processes.restart).map_err(PrepareError::Plan)?;
     Ok(Prepared {
         owner,
         spec,
+        pod_patch,
         points,
         slots,
         cohorts,
     })
+}
+
+/// What is to be merged into the pods of the processes.
+///
+/// # Errors
+/// What no pod has, and what is the operator's own, each with its path and a way out.
+pub fn pod_patch(spec: &EfficiencyExperimentSpec) -> Result<PodSpec, PrepareError> {
+    let Some(runner) = &spec.runner else {
+        return Ok(PodSpec::default());
+    };
+    validate::pod_patch(&runner.pod_patch).map_err(PrepareError::PodPatch)
 }
 
 /// Checks whether pods can honour every field.

@@ -7,7 +7,7 @@ use std::{fmt::Debug, future};
 use futures::StreamExt;
 use kube::{
     Api, Client, Resource, ResourceExt,
-    core::DeserializeGuard,
+    core::{DeserializeGuard, NamespaceResourceScope},
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -23,16 +23,26 @@ use super::build::{EXPERIMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL};
 /// An experiment as the controller takes it: readable or not.
 pub type Guarded = DeserializeGuard<EfficiencyExperiment>;
 
+/// Objects of a kind in one namespace, or in all of them: an operator of one namespace gets along with a Role.
+pub fn scope<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
 /// Starts to watch the operator's own objects of one kind; gives the cache and the work of filling it.
 pub fn children<K>(
-    client: Client,
+    api: Api<DeserializeGuard<K>>,
     calls: UnboundedSender<ObjectRef<Guarded>>,
 ) -> (Store<DeserializeGuard<K>>, impl Future<Output = ()>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
-    let api: Api<DeserializeGuard<K>> = Api::all(client);
     let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
     let events = watcher(api, ours)
         .default_backoff()

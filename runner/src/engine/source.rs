@@ -142,7 +142,10 @@ pub enum SourceError {
         repository: String,
     },
     /// The hub could not be asked or refused.
-    #[error("fetching {file} of {repository} at revision {revision} failed")]
+    #[error(
+        "fetching {file} of {repository} at revision {revision} failed{}",
+        hub::remedy(source)
+    )]
     Hub {
         /// File.
         file: String,
@@ -170,7 +173,7 @@ impl SourceError {
             Self::NoModel { .. } => "source_without_model",
             Self::Index { .. } | Self::IndexName { .. } => "source_index",
             Self::RepositoryName { .. } => "source_repository_name",
-            Self::Hub { .. } => "source_hub",
+            Self::Hub { source, .. } => hub::category(source),
             Self::UnknownPreset { .. } => "source_unknown_preset",
         }
     }

@@ -103,8 +103,8 @@ pub struct KubernetesMailbox {
     delivered: Arc<Delivered>,
     /// What the mailbox held last.
     assignment: Option<Assignment>,
-    /// The last window that was reported.
-    measured: Option<TrialIdentity>,
+    /// The trial that this process has said to be ready for.
+    ready: Option<TrialIdentity>,
 }
 
 impl KubernetesMailbox {
@@ -149,7 +149,7 @@ impl KubernetesMailbox {
             quiet,
             delivered,
             assignment: None,
-            measured: None,
+            ready: None,
         })
     }
 
@@ -172,9 +172,11 @@ impl KubernetesMailbox {
         state.fenced.is_none()
     }
 
+    /// From a start on there is silence until the window's report. A start that this process does not wait for brings
+    /// none: no report would end it. It may be written again after its window, or be meant for the pod before this one.
     fn keep(&mut self, spec: &RunnerSpec) {
         self.assignment.clone_from(&spec.assignment);
-        let begins = |held: &Assignment| held.start_at.is_some() && self.measured.as_ref() != Some(&held.trial);
+        let begins = |held: &Assignment| held.start_at.is_some() && self.ready.as_ref() == Some(&held.trial);
         if self.assignment.as_ref().is_some_and(begins) {
             self.quiet.send_replace(true);
         }
@@ -198,7 +200,7 @@ impl Mailbox for KubernetesMailbox {
     }
 
     fn report(&mut self, status: &RunnerStatus) -> Result<(), MailboxError> {
-        self.measured = status.windows.last().map(|window| window.trial.clone());
+        self.ready = status.trial.clone().filter(|_| status.phase == RunnerPhase::Ready);
         // Without a barrier the window follows Ready at once.
         let independent = self
             .assignment

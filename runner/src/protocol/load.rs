@@ -34,7 +34,10 @@ impl Process<'_> {
         self.baseline(&mut meter, plan.baseline.duration, IdleState::NoContext)?;
 
         let loading = Instant::now();
-        let engine = engine::load(&load_request(plan)?).map_err(ProtocolError::Load)?;
+        let engine = engine::load(&load_request(plan)?).map_err(|source| ProtocolError::Load {
+            origin: origin(&plan.model.source),
+            source: Box::new(source),
+        })?;
         let seconds = loading.elapsed().as_secs_f64();
         self.status.load_seconds = Some(seconds);
         self.status.held.load += seconds;
@@ -132,6 +135,17 @@ fn source(plan: &LoadPlan) -> Result<ModelSource, ProtocolError> {
         }
         Source::PersistentVolumeClaim(claim) => mounted("spec.model.source.persistentVolumeClaim.path", &claim.path),
         Source::Image(image) => mounted("spec.model.source.image.path", &image.path),
+    }
+}
+
+/// What a user corrects when the model cannot be loaded.
+fn origin(source: &Source) -> &'static str {
+    match source {
+        Source::Directory(_) => "spec.model.source.directory",
+        Source::HuggingFace(_) => "spec.model.source.huggingFace",
+        Source::Synthetic(_) => "spec.model.source.synthetic",
+        Source::PersistentVolumeClaim(_) => "spec.model.source.persistentVolumeClaim, mounted at /lem/model",
+        Source::Image(_) => "spec.model.source.image, mounted at /lem/model",
     }
 }
 

@@ -28,7 +28,7 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 #[derive(Debug)]
 pub struct Image {
     name: String,
-    entry_point: String,
+    entry_point: Option<String>,
     files: BTreeMap<PathBuf, (u32, Vec<u8>)>,
     labels: BTreeMap<String, String>,
 }
@@ -47,12 +47,10 @@ impl Image {
     pub fn new(name: &str, program: &Path) -> Result<Self, Error> {
         let file_name = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let mut image = Self {
-            name: name.to_owned(),
-            entry_point: format!("/{file_name}"),
-            files: BTreeMap::new(),
-            labels: BTreeMap::new(),
+            entry_point: Some(format!("/{file_name}")),
+            ..Self::without_program(name)
         };
-        image.add(&image.entry_point.clone(), 0o755, stripped(program)?);
+        image.add(&file_name, 0o755, stripped(program)?);
         for library in libraries::of(program)? {
             let content = fs::read(&library).map_err(Error::file("read", &library))?;
             image.add(&library.to_string_lossy(), 0o755, content);
@@ -65,6 +63,16 @@ impl Image {
             format!("root:x:0:\nnonroot:x:{USER}:\n").into_bytes(),
         );
         Ok(image)
+    }
+
+    /// An image named `name` that starts nothing, for what pods mount as a volume.
+    pub fn without_program(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            entry_point: None,
+            files: BTreeMap::new(),
+            labels: BTreeMap::new(),
+        }
     }
 
     /// The same with this machine's roots of trust, for a program that speaks TLS to the world.
@@ -103,7 +111,7 @@ impl Image {
             "os": "linux",
             "config": {
                 "User": format!("{USER}:{USER}"),
-                "Entrypoint": [self.entry_point],
+                "Entrypoint": self.entry_point.as_slice(),
                 "WorkingDir": "/",
                 "Labels": self.labels,
             },

@@ -10,7 +10,15 @@
 )]
 
 mod complete;
+mod deletion;
+mod energy;
 mod experiment;
+mod hub;
+mod local;
+mod model;
+mod neighbours;
+mod pod_patch;
 mod rejected;
+mod sources;
 mod stalled;
 mod world;

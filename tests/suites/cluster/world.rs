@@ -49,6 +49,20 @@ impl World {
         }
     }
 
+    /// Creates an object that is written as JSON in the test's namespace.
+    pub(crate) async fn create<K>(&self, object: &serde_json::Value) -> K
+    where
+        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
+            + serde::Serialize
+            + serde::de::DeserializeOwned
+            + Clone
+            + std::fmt::Debug,
+    {
+        let object: K = serde_json::from_value(object.clone()).unwrap();
+        let created = self.api::<K>().create(&PostParams::default(), &object).await;
+        created.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     /// Objects of a kind in the test's namespace.
     pub(crate) fn api<K>(&self) -> Api<K>
     where
@@ -87,19 +101,6 @@ impl World {
         };
         let found = self.cluster.until(what, LIMIT, look).await;
         found.unwrap_or_else(|error| panic!("experiment {name}: {error}"))
-    }
-
-    /// Creates an object in the test's namespace.
-    pub(crate) async fn create<K>(&self, object: &serde_json::Value)
-    where
-        K: kube::Resource<DynamicType = (), Scope = kube::core::NamespaceResourceScope>
-            + Clone
-            + std::fmt::Debug
-            + serde::Serialize
-            + serde::de::DeserializeOwned,
-    {
-        let object: K = serde_json::from_value(object.clone()).unwrap();
-        self.api::<K>().create(&PostParams::default(), &object).await.unwrap();
     }
 
     /// Waits until an experiment has ended, however.
@@ -183,11 +184,16 @@ pub(crate) async fn start(name: &str) -> Cluster {
     cluster
 }
 
-/// First step of the README: our definitions.
+/// First step of the README: our definitions, once they are served.
 pub(crate) fn define(cluster: &Cluster) {
-    for file in ["crds/efficiencyexperiments.lem.dev.yaml", "crds/runners.lem.dev.yaml"] {
-        let path = repository().join(file);
-        kubectl(cluster, &["apply", "--server-side=true", "-f", path.to_str().unwrap()]);
+    for name in ["efficiencyexperiments.lem.dev", "runners.lem.dev"] {
+        let file = repository().join("crds").join(format!("{name}.yaml"));
+        kubectl(cluster, &["apply", "--server-side=true", "-f", file.to_str().unwrap()]);
+        let definition = format!("customresourcedefinition/{name}");
+        kubectl(
+            cluster,
+            &["wait", "--for=condition=Established", "--timeout=60s", &definition],
+        );
     }
 }
 
@@ -237,12 +243,19 @@ pub(crate) fn image(program: &str) -> PathBuf {
 
 /// The image of a built program under a name and tag.
 pub(crate) fn image_called(name: &str, program: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let folder = test.ancestors().nth(2).unwrap();
+    let folder = binaries();
     let archive = folder.join(format!("{}-test-image.tar", name.replace(':', "-")));
     let image = Image::new(&format!("localhost/{name}"), &folder.join(program)).unwrap();
+    // As `make images` does: a client of the hub does not start without.
+    let image = image.with_certificates().unwrap();
     image.write(&archive).unwrap();
     archive
+}
+
+/// The folder of the built binaries.
+pub(crate) fn binaries() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().to_owned()
 }
 
 async fn namespace(client: &Client) -> String {

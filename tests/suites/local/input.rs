@@ -102,6 +102,22 @@ fn every_example_is_valid_and_its_plan_can_be_shown() {
 }
 
 #[test]
+fn every_experiment_for_a_cluster_is_valid() {
+    let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster");
+    let files = fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path());
+    let experiments: Vec<_> = files
+        .filter(|path| fs::read_to_string(path).unwrap().contains("kind: EfficiencyExperiment"))
+        .collect();
+    assert!(experiments.len() >= 2, "{experiments:?}");
+    let output = Command::new(binaries().join("lem"))
+        .args(["validate", "--cluster"])
+        .args(&experiments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
 fn a_table_piped_into_a_reader_that_stops_is_no_error() {
     let output = Command::new("sh")
         .args(["-c", &format!("{} crd | head -n 1", binaries().join("lem").display())])

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
+    DeepMerge,
     api::core::v1::{
         Affinity, Capabilities, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector,
         PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-        SecretKeySelector, SecurityContext, TopologySpreadConstraint,
+        SecretKeySelector, SecurityContext, Toleration, TopologySpreadConstraint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -29,6 +30,10 @@ pub(super) const CONTAINER: &str = "runner";
 const USER: i64 = 65532;
 /// The resource that NVIDIA's device plugin advertises.
 const GPU: &str = "nvidia.com/gpu";
+/// A node that is silent for so long is given up.
+const LOST_NODE_SECONDS: i64 = 30;
+/// Names the folder of downloaded models.
+const CACHE_VARIABLE: &str = "HF_HOME";
 /// SIGTERM to SIGKILL: the last report may take 20 s.
 const GRACE_SECONDS: i64 = 30;
 
@@ -39,7 +44,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         .image_pull_secrets
         .iter()
         .map(|name| LocalObjectReference { name: name.clone() });
-    PodSpec {
+    let mut pod = PodSpec {
         service_account_name: Some(plan.name()),
         automount_service_account_token: Some(true),
         enable_service_links: Some(false),
@@ -48,7 +53,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         image_pull_secrets: non_empty(secrets.collect()),
         runtime_class_name: placement.runtime_class_name,
         node_selector: (!placement.node_selector.is_empty()).then_some(placement.node_selector),
-        tolerations: non_empty(placement.tolerations.into_iter().map(Into::into).collect()),
+        tolerations: Some(tolerations(placement.tolerations.into_iter().map(Into::into).collect())),
         affinity: Some(apart_from_other_experiments(plan)),
         topology_spread_constraints: Some(vec![over_nodes(plan)]),
         security_context: Some(PodSecurityContext {
@@ -65,7 +70,10 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         containers: vec![container(plan, &template)],
         volumes: Some(volume::volumes(plan)),
         ..PodSpec::default()
-    }
+    };
+    // As server-side apply merges. What the operator relies on cannot be in the patch.
+    pod.merge_from(plan.pod_patch.clone());
+    pod
 }
 
 fn container(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Container {
@@ -127,8 +135,11 @@ fn environment(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Vec<EnvVar> 
         field("LEM_POD_UID", "metadata.uid".to_owned()),
         field("NODE_NAME", "spec.nodeName".to_owned()),
         value("LEM_IDLE_BOUND_SECONDS", format!("{idle_bound}")),
-        value("HF_HOME", format!("{}/huggingface", volume::SCRATCH)),
     ]);
+    // A name may be there once: a user's cache is preferred to the scratch space.
+    if !template.env.iter().any(|variable| variable.name == CACHE_VARIABLE) {
+        variables.push(value(CACHE_VARIABLE, format!("{}/huggingface", volume::SCRATCH)));
+    }
     if let ModelSource::HuggingFace(hub) = &plan.load.model.source
         && let Some(secret) = &hub.token_secret_ref
     {
@@ -199,7 +210,28 @@ fn apart_from_other_experiments(plan: &CohortPlan<'_>) -> Affinity {
     }
 }
 
-/// Evenly over nodes as far as there are enough of them.
+/// The user's, and a short patience with a node that is lost: Kubernetes' own is five minutes, in which an experiment
+/// would hold all its other nodes.
+fn tolerations(given: Vec<Toleration>) -> Vec<Toleration> {
+    let lost = ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
+    let speaks_of = |toleration: &Toleration, taint: &str| toleration.key.as_deref().is_none_or(|key| key == taint);
+    let ours = lost
+        .iter()
+        .filter(|taint| !given.iter().any(|one| speaks_of(one, taint)));
+    let ours: Vec<Toleration> = ours
+        .map(|taint| Toleration {
+            key: Some((*taint).to_owned()),
+            operator: Some("Exists".to_owned()),
+            effect: Some("NoExecute".to_owned()),
+            toleration_seconds: Some(LOST_NODE_SECONDS),
+            ..Toleration::default()
+        })
+        .collect();
+    given.into_iter().chain(ours).collect()
+}
+
+/// Evenly over nodes. Processes on CPUs would share what they measure, so they wait for a node that is busy; those on
+/// GPUs have theirs to themselves, and a node whose GPUs others hold for good must not keep them waiting.
 fn over_nodes(plan: &CohortPlan<'_>) -> TopologySpreadConstraint {
     let ours = [
         (MANAGED_BY_LABEL.to_owned(), MANAGED_BY.to_owned()),
@@ -208,7 +240,12 @@ fn over_nodes(plan: &CohortPlan<'_>) -> TopologySpreadConstraint {
     TopologySpreadConstraint {
         max_skew: 1,
         topology_key: "kubernetes.io/hostname".to_owned(),
-        when_unsatisfiable: "ScheduleAnyway".to_owned(),
+        when_unsatisfiable: if plan.load.gpus_per_process == 0 {
+            "DoNotSchedule".to_owned()
+        } else {
+            "ScheduleAnyway".to_owned()
+        },
+        node_taints_policy: Some("Honor".to_owned()),
         label_selector: Some(LabelSelector {
             match_labels: Some(ours.into()),
             match_expressions: None,

@@ -1,7 +1,7 @@
 //! Whole objects, as the API server gets them.
 
 use jiff::Timestamp;
-use lem_crds::{EfficiencyExperimentSpec, plan::TrialIdentity, runner::Assignment};
+use lem_crds::{EfficiencyExperimentSpec, plan::TrialIdentity, runner::Assignment, validate};
 use serde_json::{Value, json};
 
 use super::{CohortObjects, CohortPlan, Defaults, Owner, cohort};
@@ -18,6 +18,7 @@ fn built(spec: &Value) -> CohortObjects {
             uid: "11111111-2222-3333-4444-555555555555".to_owned(),
         },
         spec: &spec,
+        pod_patch: &validate::pod_patch(&spec.runner.clone().unwrap_or_default().pod_patch).unwrap(),
         defaults: &Defaults {
             runner_image: "registry.example/lem-runner:1".to_owned(),
         },
@@ -157,4 +158,63 @@ fn prompts_of_a_config_map_are_mounted_by_their_key() {
         "items": [{"key": "easy.jsonl", "path": "easy.jsonl"}]})
     );
     assert_eq!(pod["containers"][0]["volumeMounts"][2]["mountPath"], "/lem/prompts");
+}
+
+#[test]
+fn a_patch_adds_to_the_pod_and_leaves_what_the_operator_relies_on() {
+    let patch = json!({"runner": {
+        "env": [{"name": "HF_ENDPOINT", "value": "http://hub"}],
+        "podPatch": {
+            "priorityClassName": "batch",
+            "securityContext": {"fsGroup": 2000},
+            "initContainers": [{"name": "proxy", "image": "proxy:1", "restartPolicy": "Always"}],
+            "volumes": [
+                {"name": "scratch", "emptyDir": {"medium": "Memory"}},
+                {"name": "cache", "persistentVolumeClaim": {"claimName": "hub"}},
+            ],
+            "containers": [{
+                "name": "runner",
+                "env": [
+                    {"name": "HF_HOME", "value": "/cache"},
+                    {"name": "SITE", "valueFrom": {"configMapKeyRef": {"name": "site", "key": "name"}}},
+                ],
+                "volumeMounts": [{"name": "cache", "mountPath": "/cache"}],
+            }],
+        },
+    }});
+    let job = built(&patch).job;
+    let pod = json!(job)["spec"]["template"]["spec"].clone();
+    let plain = self::pod(&json!({}));
+    for field in ["restartPolicy", "serviceAccountName", "affinity"] {
+        assert_eq!(pod[field], plain[field], "{field}");
+    }
+    assert_eq!(
+        pod["containers"].as_array().unwrap().len(),
+        1,
+        "containers are merged by name"
+    );
+    assert_eq!(pod["containers"][0]["args"], plain["containers"][0]["args"]);
+    for variable in plain["containers"][0]["env"].as_array().unwrap() {
+        let name = variable["name"].as_str().unwrap();
+        assert!(
+            name == "HF_HOME" || environment(&pod, name).as_ref() == Some(variable),
+            "{name}"
+        );
+    }
+    insta::assert_yaml_snapshot!(job);
+}
+
+#[test]
+fn a_cache_of_the_users_own_takes_the_place_of_the_scratch_space() {
+    let pod = pod(&json!({"runner": {"env": [{"name": "HF_HOME", "value": "/cache"}]}}));
+    let variables = pod["containers"][0]["env"].as_array().unwrap();
+    let values: Vec<_> = variables
+        .iter()
+        .filter(|variable| variable["name"] == "HF_HOME")
+        .collect();
+    assert_eq!(
+        values,
+        [&json!({"name": "HF_HOME", "value": "/cache"})],
+        "the API server takes a name once"
+    );
 }

@@ -6,6 +6,32 @@ use hf_hub::{HFClient, HFError};
 
 use super::{HubModel, ResolvedModel, SafetensorsFiles, SourceError, indexed_names};
 
+/// A fixed name for what the hub answered: the first two do not change by asking again.
+pub(super) fn category(error: &HFError) -> &'static str {
+    match error {
+        HFError::AuthRequired { .. } | HFError::Forbidden { .. } => "source_access_denied",
+        HFError::RepoNotFound { .. } | HFError::RevisionNotFound { .. } | HFError::EntryNotFound { .. } => {
+            "source_not_found"
+        }
+        _ => "source_hub",
+    }
+}
+
+/// What a user can do about it, to follow the message.
+pub(super) fn remedy(error: &HFError) -> &'static str {
+    match category(error) {
+        "source_access_denied" => {
+            " (the hub refuses this token: put one that may read the repository into the Secret of \
+             model.source.huggingFace.tokenSecretRef, or into HF_TOKEN for `lem run`)"
+        }
+        "source_not_found" => {
+            " (check model.name, and revision and file of model.source.huggingFace; the hub also hides a private \
+             repository from a token that may not read it)"
+        }
+        _ => "",
+    }
+}
+
 /// Downloads what is not in the cache yet. With a named file: that file. Otherwise: `config.json`, the weight files of
 /// `model.safetensors.index.json` or `model.safetensors`, and, if they exist, `tokenizer.json` and
 /// `generation_config.json`.

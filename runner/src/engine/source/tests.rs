@@ -41,10 +41,12 @@ fn answer(mut stream: TcpStream, files: &HashMap<String, Vec<u8>>, seen: &Reques
         .map(|(_, value)| value.to_owned());
     let mut words = first.split(' ');
     let (method, path) = (words.next().unwrap(), words.next().unwrap());
-    seen.lock().unwrap().push((format!("{method} {path}"), authorization));
     let name = path.rsplit('/').next().unwrap();
     let commit = "0123456789abcdef0123456789abcdef01234567";
+    let refused = authorization.as_deref() != Some("Bearer secret");
+    seen.lock().unwrap().push((format!("{method} {path}"), authorization));
     let (status, body) = match files.get(name) {
+        _ if refused => ("401 Unauthorized", Vec::new()),
         Some(body) => ("200 OK", body.clone()),
         None => ("404 Not Found\r\nX-Error-Code: EntryNotFound", Vec::new()),
     };
@@ -132,11 +134,25 @@ fn a_missing_file_of_a_repository_is_named_with_repository_and_revision() {
     let error = ModelSource::HuggingFace(hub_model(endpoint, cache.path()))
         .resolve()
         .unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "fetching config.json of owner/tiny at revision v1.2 failed"
+    let text = error.to_string();
+    assert!(
+        text.starts_with("fetching config.json of owner/tiny at revision v1.2 failed (check model.name"),
+        "{text}"
     );
-    assert_eq!(error.category(), "source_hub");
+    assert_eq!(error.category(), "source_not_found");
+}
+
+#[test]
+fn a_token_that_the_hub_refuses_is_said_with_the_place_to_correct_it() {
+    let (endpoint, _) = serve(tiny_files());
+    let cache = tempfile::tempdir().unwrap();
+    let model = HubModel {
+        token: Some("old".to_owned()),
+        ..hub_model(endpoint, cache.path())
+    };
+    let error = ModelSource::HuggingFace(model).resolve().unwrap_err();
+    assert!(error.to_string().contains("tokenSecretRef"), "{error}");
+    assert_eq!(error.category(), "source_access_denied");
 }
 
 #[test]

@@ -195,3 +195,40 @@ fn a_pod_whose_runner_is_gone_or_taken_writes_no_more() {
         (Some("pod-c"), Some("Ready"))
     );
 }
+
+fn assign(server: &Shared, cycle: u32, start_at: Option<&str>) {
+    let mut server = server.lock().unwrap();
+    let runner = server.runner.as_mut().unwrap();
+    runner["spec"]["assignment"] = json!({
+        "trial": {"planSha256": "", "point": 0, "cycle": cycle, "attempt": 0},
+        "window": {"workload": {}, "decoder": {}, "warmup": {}, "cooldown": {}, "barrier": "Trial", "deadlines": {}},
+        "startAt": start_at,
+    });
+}
+
+fn heard(mailbox: &mut KubernetesMailbox) -> Assignment {
+    match mailbox.receive(BOUND).unwrap() {
+        Received::Spec(spec) => spec.assignment.unwrap(),
+        other => panic!("no assignment but {other:?}"),
+    }
+}
+
+#[test]
+fn a_start_that_is_written_again_after_its_window_silences_nobody() {
+    let server = server(Some(runner(&json!(null))));
+    assign(&server, 0, None);
+    let mut mailbox = open(&server);
+    let trial = heard(&mut mailbox).trial;
+    let report = |phase| RunnerStatus {
+        trial: Some(trial.clone()),
+        ..status(phase)
+    };
+    mailbox.report(&report(RunnerPhase::Ready)).unwrap();
+    assign(&server, 0, Some("2026-01-01T00:00:00Z"));
+    assert!(heard(&mut mailbox).start_at.is_some());
+    mailbox.report(&report(RunnerPhase::Idle)).unwrap();
+    assign(&server, 0, Some("2026-01-01T00:00:01Z"));
+    assert_eq!(heard(&mut mailbox).trial.cycle, 0);
+    assign(&server, 1, None);
+    assert_eq!(heard(&mut mailbox).trial.cycle, 1);
+}

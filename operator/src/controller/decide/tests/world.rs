@@ -236,6 +236,7 @@ impl World {
                 let objects = build::cohort(&CohortPlan {
                     owner: &prepared.owner,
                     spec: &prepared.spec,
+                    pod_patch: &prepared.pod_patch,
                     defaults: &Defaults {
                         runner_image: "lem-runner".to_owned(),
                     },
