@@ -44,7 +44,8 @@ async fn until_whole(world: &World) {
         .await;
 }
 
-async fn lost_in_a_window(test: &str, part: impl Fn(String) -> Part) {
+/// Gives the trials that were lost.
+async fn lost_in_a_window(test: &str, part: impl Fn(String) -> Part) -> usize {
     let installed = Installed::of(test).await;
     let world = &installed.world;
     world.apply(&unhurried("bereft", ASKED)).await;
@@ -56,25 +57,24 @@ async fn lost_in_a_window(test: &str, part: impl Fn(String) -> Part) {
     world.cluster.start_part(&part(node.clone())).await.unwrap();
     until_whole(world).await;
     invariants::hold_after_losses(world, "bereft", ASKED).await;
-    assert!(
-        (1..=2).contains(&status.failures.len()),
-        "one trial was under way: {}",
-        described(&status)
-    );
     installed.whole().await;
     world.delete_namespace().await;
+    status.failures.len()
 }
 
 #[tokio::test]
 #[ignore = "starts a cluster: make test-cluster"]
 async fn a_node_that_dies_in_a_window_is_given_up_and_the_experiment_ends_on_the_others() {
-    lost_in_a_window("dead_node", Part::Node).await;
+    let lost = lost_in_a_window("dead_node", Part::Node).await;
+    assert_eq!(lost, 1, "the trial under way, and no other");
 }
 
 #[tokio::test]
 #[ignore = "starts a cluster: make test-cluster"]
 async fn a_kubelet_that_stops_for_good_costs_its_node_and_not_the_experiment() {
-    lost_in_a_window("dead_kubelet", Part::Kubelet).await;
+    // The process goes on measuring until its pod is given up, and by then it may have finished.
+    let lost = lost_in_a_window("dead_kubelet", Part::Kubelet).await;
+    assert!(lost <= 1, "{lost} trials were lost, and one was under way");
 }
 
 #[tokio::test]
