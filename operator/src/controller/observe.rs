@@ -1,7 +1,10 @@
-//! Step "observe": what the caches hold of one experiment. Client only where a Job cannot make its pods: then its events
-//! say why.
+//! Step "observe": what the caches hold of one experiment. Client only where something is stuck or deleted, for what no
+//! cache shows.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
@@ -20,9 +23,9 @@ use super::{
 };
 
 /// A Job has its pods after some 0.1 s; one without them for so long is asked for its events.
-pub(super) const PODS_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(3);
+const PODS_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(3);
 /// A kubelet mounts volumes and starts a container within some 0.5 s unless it pulls an image.
-pub(super) const CONTAINER_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(5);
+const CONTAINER_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(5);
 
 /// Caches of everything that experiments own.
 #[derive(Debug, Clone)]
@@ -94,7 +97,7 @@ pub(super) fn versions(observed: &Observed) -> HashMap<String, u64> {
 }
 
 /// A Job that has not made all its pods, and since when it is there.
-pub(super) fn without_pods(observed: &Observed) -> Option<(Incarnation, Timestamp)> {
+fn without_pods(observed: &Observed) -> Option<(Incarnation, Timestamp)> {
     observed.incarnations().into_iter().find_map(|incarnation| {
         let job = incarnation.job.as_ref().filter(|job| job.end.is_none())?;
         let created = job.created;
@@ -103,14 +106,43 @@ pub(super) fn without_pods(observed: &Observed) -> Option<(Incarnation, Timestam
     })
 }
 
+/// Asks for what no cache shows: whether the namespace is being deleted, and the events that say why a Job has no pods or
+/// a pod no container. Gives when to ask again.
+pub(super) async fn ask(
+    client: &Client,
+    namespace: &str,
+    observed: &mut Observed,
+    now: Timestamp,
+) -> Result<Option<Duration>, kube::Error> {
+    if !observed.namespace_ends && deletes_pods(observed) {
+        observed.namespace_ends = namespace_ends(client, namespace).await?;
+    }
+    let mut again = None;
+    if let Some((incarnation, since)) = without_pods(observed) {
+        again = Some(Duration::from_secs(4));
+        if now.duration_since(since) > PODS_EXPECTED_AFTER {
+            observed.job_warning = job_warning(client, namespace, &incarnation.name).await?;
+            again = Some(Duration::from_secs(10));
+        }
+    }
+    if let Some(pod) = unexplained(observed) {
+        if now.duration_since(pod.created) > CONTAINER_EXPECTED_AFTER {
+            let words = pod_warning(client, namespace, &pod.name).await?;
+            observed.pod_warnings.extend(words.map(|words| (pod.name, words)));
+        }
+        again = Some(Duration::from_secs(6));
+    }
+    Ok(again)
+}
+
 /// Somebody else deletes pods that have not ended: an eviction, or the end of the whole namespace.
-pub(super) fn deletes_pods(observed: &Observed) -> bool {
+fn deletes_pods(observed: &Observed) -> bool {
     let mut pods = observed.pods.iter();
     pods.any(|pod| pod.metadata.deletion_timestamp.is_some())
 }
 
 /// Whether a namespace is being deleted, or gone. An operator that may not look acts as if it were not.
-pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
+async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
     match Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await {
         Ok(found) => Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some())),
         Err(kube::Error::Api(status)) if status.code == 403 => {
@@ -123,7 +155,7 @@ pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<b
 
 /// The pod that has been on its node for longest without a container, and without a word in its status why. What keeps a
 /// kubelet from mounting a volume is in an event only.
-pub(super) fn unexplained(observed: &Observed) -> Option<PodView> {
+fn unexplained(observed: &Observed) -> Option<PodView> {
     let incarnations = observed.incarnations();
     let pods = incarnations.iter().filter(|incarnation| !incarnation.closed());
     let pods = pods
@@ -134,12 +166,12 @@ pub(super) fn unexplained(observed: &Observed) -> Option<PodView> {
 }
 
 /// The Job controller's last warning about a Job.
-pub(super) async fn job_warning(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, kube::Error> {
+async fn job_warning(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, kube::Error> {
     last_warning(client, namespace, "Job", job, &["FailedCreate"]).await
 }
 
 /// The kubelet's last warning about what a pod must have before its container starts.
-pub(super) async fn pod_warning(client: &Client, namespace: &str, pod: &str) -> Result<Option<String>, kube::Error> {
+async fn pod_warning(client: &Client, namespace: &str, pod: &str) -> Result<Option<String>, kube::Error> {
     let reasons = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
     last_warning(client, namespace, "Pod", pod, &reasons).await
 }
