@@ -38,7 +38,7 @@ use kube::{
     Client,
     runtime::{
         Controller,
-        controller::Config,
+        controller::{self, Config},
         events::{Recorder, Reporter},
         watcher,
     },
@@ -115,8 +115,13 @@ pub async fn run(
     let work = controller
         .run(reconcile::reconcile, reconcile::error_policy, context)
         .for_each(|outcome| {
-            if let Err(error) = outcome {
-                tracing::debug!(%error, "the controller's queue");
+            match outcome {
+                Ok(_) => {}
+                // Also where the definition is missing: it is asked for until it is there.
+                Err(controller::Error::QueueError(error)) => {
+                    tracing::warn!(kind = "EfficiencyExperiment", %error, "the watch is interrupted");
+                }
+                Err(error) => tracing::debug!(%error, "the controller's queue"),
             }
             future::ready(())
         });

@@ -38,7 +38,7 @@ pub enum ProtocolError {
         origin: &'static str,
         /// Why.
         #[source]
-        source: EngineError,
+        source: Box<EngineError>,
     },
     /// The plan names something that this process cannot do.
     #[error("{field}: {message}")]
@@ -73,7 +73,8 @@ impl ProtocolError {
     pub fn category(&self) -> &'static str {
         match self {
             Self::Meter(_) => "meter",
-            Self::Load { source: error, .. } | Self::Engine(error) => error.category(),
+            Self::Load { source, .. } => source.category(),
+            Self::Engine(error) => error.category(),
             Self::Unsupported { .. } => "unsupported",
             Self::Workload(_) => "workload",
             Self::Samples(_) => "samples",

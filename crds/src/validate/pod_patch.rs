@@ -66,8 +66,8 @@ const DIGEST: &str = "the process leaves the digest of its record in the termina
 ///
 /// # Errors
 /// What is no field of a pod, has the wrong type, or is the operator's own, each with its path.
-pub fn pod_patch(patch: &PodPatch) -> Result<PodSpec, Vec<Violation>> {
-    let given = Value::Object(patch.0.clone().into_iter().collect());
+pub fn pod_patch(asked: &PodPatch) -> Result<PodSpec, Vec<Violation>> {
+    let given = Value::Object(asked.0.clone().into_iter().collect());
     let mut violations = Vec::new();
     removals(&given, FIELD, &mut violations);
     if !violations.is_empty() {

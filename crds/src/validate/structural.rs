@@ -113,12 +113,11 @@ fn check_object(schema: &Value, object: &Map<String, Value>, path: &str, finding
     let mut misspelt = false;
     for (key, item) in object {
         let at = format!("{path}.{key}");
-        match properties.get(key) {
-            Some(property) => check(property, item, &at, findings),
-            None => {
-                misspelt = true;
-                findings.block(&at, unknown_field(key, properties.keys().map(String::as_str)));
-            }
+        if let Some(property) = properties.get(key) {
+            check(property, item, &at, findings);
+        } else {
+            misspelt = true;
+            findings.block(&at, unknown_field(key, properties.keys().map(String::as_str)));
         }
     }
     if misspelt {

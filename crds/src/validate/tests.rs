@@ -137,6 +137,37 @@ fn each_kind_of_violation_names_its_field_and_the_remedy() {
 }
 
 #[test]
+fn what_the_api_server_makes_of_empty_fields_and_whole_numbers_is_admitted_here_too() {
+    let patch = json!({"spec": {
+        "engine": null, "pricing": null, "workload": {"requests": 8.0, "prompts": null},
+        "runner": {"resources": {"requests": {"memory": 8_589_934_592_u64}}},
+    }});
+    let spec = experiment(&manifest(&patch)).unwrap().spec;
+    assert_eq!(spec.workload.requests, 8);
+    assert_eq!(
+        spec.runner.unwrap().resources.unwrap().requests["memory"].to_string(),
+        "8589934592"
+    );
+}
+
+#[test]
+fn a_value_of_a_sweep_is_held_to_the_rules_of_its_field() {
+    let admitted = experiment(&manifest(&json!({}))).unwrap();
+    let mut replaced = serde_json::to_value(&admitted.spec).unwrap();
+    assert_eq!(spec(&replaced), Ok(()));
+    replaced["workload"]["requests"] = json!(0);
+    replaced["decoder"]["doSample"] = json!(true);
+    let said: Vec<String> = spec(&replaced).unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        said,
+        [
+            "spec.workload.requests: must be at least 1, found 0",
+            "spec.decoder: sampling needs a temperature above 0: set decoder.temperature, or decoder.doSample to false",
+        ]
+    );
+}
+
+#[test]
 fn two_sources_at_once_are_refused() {
     let text = complaint(&json!({"spec": {"model": {"source": {"synthetic": {"preset": "tiny-test"}}}}}));
     assert!(

@@ -27,7 +27,7 @@ struct Arguments {
     /// Namespace of the Lease by which replicas choose the one that writes.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     namespace: String,
-    /// The only namespace whose experiments are measured. Without it all are, which takes a ClusterRole; with it, a Role
+    /// The only namespace whose experiments are measured. Without it all are, which takes a `ClusterRole`; with it, a Role
     /// in that namespace (and one for the Lease) is enough. No other operator may look at the same namespace.
     #[arg(long, env = "LEM_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     watch_namespace: Option<String>,

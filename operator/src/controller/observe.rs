@@ -1,7 +1,10 @@
-//! Step "observe": what the caches hold of one experiment. Client only where a Job cannot make its pods: then its events
-//! say why.
+//! Step "observe": what the caches hold of one experiment. Client only where something is stuck or deleted, for what no
+//! cache shows.
 
-use std::collections::HashMap;
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
@@ -15,12 +18,14 @@ use super::{
     build::EXPERIMENT_UID_LABEL,
     expectation,
     neighbour::{self, Neighbour},
-    view::{Incarnation, Observed},
+    view::{Incarnation, Observed, PodView},
     watch::Guarded,
 };
 
 /// A Job has its pods after some 0.1 s; one without them for so long is asked for its events.
-pub(super) const PODS_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(3);
+const PODS_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(3);
+/// A kubelet mounts volumes and starts a container within some 0.5 s unless it pulls an image.
+const CONTAINER_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(5);
 
 /// Caches of everything that experiments own.
 #[derive(Debug, Clone)]
@@ -41,6 +46,8 @@ impl Caches {
             jobs: of(&self.jobs, experiment_uid),
             pods: of(&self.pods, experiment_uid),
             job_warning: None,
+            pod_warnings: BTreeMap::new(),
+            api_refusal: None,
             namespace_ends: false,
         }
     }
@@ -89,25 +96,53 @@ pub(super) fn versions(observed: &Observed) -> HashMap<String, u64> {
     pairs(&observed.runners).chain(pairs(&observed.jobs)).collect()
 }
 
-/// A Job that should have made pods by now and has not.
-pub(super) fn without_pods(observed: &Observed, now: Timestamp) -> Option<Incarnation> {
-    observed.incarnations().into_iter().find(|incarnation| {
-        let waiting = incarnation
-            .job
-            .as_ref()
-            .is_some_and(|job| job.end.is_none() && now.duration_since(job.created) > PODS_EXPECTED_AFTER);
-        waiting && !incarnation.closed() && incarnation.seats.iter().any(|seat| seat.pod.is_none())
+/// A Job that has not made all its pods, and since when it is there.
+fn without_pods(observed: &Observed) -> Option<(Incarnation, Timestamp)> {
+    observed.incarnations().into_iter().find_map(|incarnation| {
+        let job = incarnation.job.as_ref().filter(|job| job.end.is_none())?;
+        let created = job.created;
+        let waits = !incarnation.closed() && incarnation.seats.iter().any(|seat| seat.pod.is_none());
+        waits.then_some((incarnation, created))
     })
 }
 
+/// Asks for what no cache shows: whether the namespace is being deleted, and the events that say why a Job has no pods or
+/// a pod no container. Gives when to ask again.
+pub(super) async fn ask(
+    client: &Client,
+    namespace: &str,
+    observed: &mut Observed,
+    now: Timestamp,
+) -> Result<Option<Duration>, kube::Error> {
+    if !observed.namespace_ends && deletes_pods(observed) {
+        observed.namespace_ends = namespace_ends(client, namespace).await?;
+    }
+    let mut again = None;
+    if let Some((incarnation, since)) = without_pods(observed) {
+        again = Some(Duration::from_secs(4));
+        if now.duration_since(since) > PODS_EXPECTED_AFTER {
+            observed.job_warning = job_warning(client, namespace, &incarnation.name).await?;
+            again = Some(Duration::from_secs(10));
+        }
+    }
+    if let Some(pod) = unexplained(observed) {
+        if now.duration_since(pod.created) > CONTAINER_EXPECTED_AFTER {
+            let words = pod_warning(client, namespace, &pod.name).await?;
+            observed.pod_warnings.extend(words.map(|words| (pod.name, words)));
+        }
+        again = Some(Duration::from_secs(6));
+    }
+    Ok(again)
+}
+
 /// Somebody else deletes pods that have not ended: an eviction, or the end of the whole namespace.
-pub(super) fn deletes_pods(observed: &Observed) -> bool {
+fn deletes_pods(observed: &Observed) -> bool {
     let mut pods = observed.pods.iter();
     pods.any(|pod| pod.metadata.deletion_timestamp.is_some())
 }
 
 /// Whether a namespace is being deleted, or gone. An operator that may not look acts as if it were not.
-pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
+async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
     match Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await {
         Ok(found) => Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some())),
         Err(kube::Error::Api(status)) if status.code == 403 => {
@@ -118,19 +153,47 @@ pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<b
     }
 }
 
+/// The pod that has been on its node for longest without a container, and without a word in its status why. What keeps a
+/// kubelet from mounting a volume is in an event only.
+fn unexplained(observed: &Observed) -> Option<PodView> {
+    let incarnations = observed.incarnations();
+    let pods = incarnations.iter().filter(|incarnation| !incarnation.closed());
+    let pods = pods
+        .flat_map(|incarnation| &incarnation.seats)
+        .filter_map(|seat| seat.pod.as_ref());
+    let waiting = pods.filter(|pod| pod.placed && pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
+    waiting.min_by_key(|pod| pod.created).cloned()
+}
+
 /// The Job controller's last warning about a Job.
-pub(super) async fn job_warning(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, kube::Error> {
+async fn job_warning(client: &Client, namespace: &str, job: &str) -> Result<Option<String>, kube::Error> {
+    last_warning(client, namespace, "Job", job, &["FailedCreate"]).await
+}
+
+/// The kubelet's last warning about what a pod must have before its container starts.
+async fn pod_warning(client: &Client, namespace: &str, pod: &str) -> Result<Option<String>, kube::Error> {
+    let reasons = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
+    last_warning(client, namespace, "Pod", pod, &reasons).await
+}
+
+async fn last_warning(
+    client: &Client,
+    namespace: &str,
+    kind: &str,
+    name: &str,
+    reasons: &[&str],
+) -> Result<Option<String>, kube::Error> {
     let events: Api<Event> = Api::namespaced(client.clone(), namespace);
-    let of_job = ListParams::default()
+    let of_object = ListParams::default()
         .fields(&format!(
-            "involvedObject.kind=Job,involvedObject.name={job},type=Warning"
+            "involvedObject.kind={kind},involvedObject.name={name},type=Warning"
         ))
         .limit(20);
-    let found = events.list(&of_job).await?;
+    let found = events.list(&of_object).await?;
     let last = found
         .items
         .into_iter()
-        .filter(|event| event.reason.as_deref() == Some("FailedCreate"))
+        .filter(|event| event.reason.as_deref().is_some_and(|reason| reasons.contains(&reason)))
         .max_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
     Ok(last.and_then(|event| event.message))
 }

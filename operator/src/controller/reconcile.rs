@@ -21,7 +21,7 @@ use super::{
     error::{ReconcileError, words},
     expectation::{self, Expectations},
     leader::Leadership,
-    memory::Memories,
+    memory::{Memories, Memory},
     metrics::ControllerMetrics,
     neighbour::Neighbour,
     observe::{self, Caches},
@@ -101,20 +101,12 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         return Ok(Action::await_change());
     }
     observed.namespace_ends = context.memories.of(uid, |memory| memory.namespace_ends);
-    if !observed.namespace_ends && observe::deletes_pods(&observed) {
-        let ends = observe::namespace_ends(&context.client, &prepared.owner.namespace).await;
-        observed.namespace_ends = ends.map_err(ReconcileError::Observe)?;
-        context
-            .memories
-            .of(uid, |memory| memory.namespace_ends = observed.namespace_ends);
-    }
-    let mut again = None;
-    if let Some(incarnation) = observe::without_pods(&observed, now) {
-        let namespace = &prepared.owner.namespace;
-        let warning = observe::job_warning(&context.client, namespace, &incarnation.name).await;
-        observed.job_warning = warning.map_err(ReconcileError::Observe)?;
-        again = Some(Duration::from_secs(10));
-    }
+    let again = observe::ask(&context.client, &prepared.owner.namespace, &mut observed, now).await;
+    let again = again.map_err(ReconcileError::Observe)?;
+    context
+        .memories
+        .of(uid, |memory| memory.namespace_ends = observed.namespace_ends);
+    observed.api_refusal = context.memories.of(uid, |memory| memory.obstacle.clone());
     let records = observed.records();
     let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
     let this = Neighbour::of(experiment);
@@ -138,9 +130,7 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         return Ok(Action::await_change());
     }
     let mut decision = decide::decide(&situation);
-    decision.stall = decision
-        .stall
-        .or_else(|| context.memories.of(uid, |memory| memory.obstacle.clone()));
+    decision.stall = decision.stall.or_else(|| observed.api_refusal.clone());
     let wanted = aggregate::status(&Aggregated {
         prepared: &prepared,
         generation: experiment.metadata.generation,
@@ -154,31 +144,14 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         // The next look rests on them; the write's own event calls for it.
         return Ok(Action::requeue(SOON));
     }
-    match apply(&decision, &prepared, &observed, context).await {
-        Ok(()) => context.memories.of(uid, |memory| memory.obstacle = None),
-        Err(error) if error.category() == "terminating" => {
-            context.memories.of(uid, |memory| memory.namespace_ends = true);
-            return Ok(Action::requeue(SOON));
-        }
-        Err(error) => {
-            if let ReconcileError::Apply { source, .. } = &error
-                && matches!(error.category(), "forbidden" | "refused")
-            {
-                let message = format!("{error}: {}", words(source));
-                let cause = Cause::new("ApiRefused", message);
-                context.memories.of(uid, |memory| memory.obstacle = Some(cause));
-            }
-            return Err(error);
-        }
+    let applied = apply(&decision, &prepared, &observed, context).await;
+    context
+        .memories
+        .of(uid, |memory| remember(memory, applied.as_ref().err()));
+    if applied.as_ref().is_err_and(|error| error.category() == "terminating") {
+        return Ok(Action::requeue(SOON));
     }
-    let pods_by = decision
-        .changes
-        .iter()
-        .any(|change| matches!(change, decide::Change::CreateCohort { .. }));
-    if pods_by {
-        // A Job that is refused its pods says so in an event, which is not watched.
-        again = Some(Duration::from_secs(4));
-    }
+    applied?;
     let deadline = decision.wake_at.map(|at| {
         let ahead = Duration::try_from(at.duration_since(now)).unwrap_or_default();
         ahead + Duration::from_millis(100)
@@ -187,6 +160,18 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         Some(pause) => Action::requeue(pause),
         None => Action::await_change(),
     })
+}
+
+/// What an attempt to change the cluster says about the next one.
+fn remember(memory: &mut Memory, error: Option<&ReconcileError>) {
+    match error {
+        None => memory.obstacle = None,
+        Some(error) if error.category() == "terminating" => memory.namespace_ends = true,
+        Some(error @ ReconcileError::Apply { source, .. }) if matches!(error.category(), "forbidden" | "refused") => {
+            memory.obstacle = Some(Cause::new("ApiRefused", format!("{error}: {}", words(source))));
+        }
+        Some(_) => {}
+    }
 }
 
 async fn apply(

@@ -95,6 +95,22 @@ fn unplaced(words: &str) -> Cause {
     )
 }
 
+/// Why a pod on its node has no container, from the kubelet's own event.
+pub(super) fn not_started(words: &str) -> Cause {
+    if words.contains("not found") || words.contains("non-existent") {
+        return Cause::new(
+            "VolumeMissing",
+            format!(
+                "a volume cannot be mounted ({words}): create the object that it names, or correct spec.workload.prompts and spec.model.source"
+            ),
+        );
+    }
+    Cause::new(
+        "ContainerPending",
+        format!("the kubelet cannot start the container ({words}): check the volumes of the experiment and the node"),
+    )
+}
+
 /// Why the Job controller cannot make pods, from its own event.
 pub(super) fn pods_refused(words: &str) -> Cause {
     if words.contains("exceeded quota") || words.contains("failed quota") {
@@ -143,6 +159,15 @@ mod tests {
         let missing = obstacle(&waiting("CreateContainerConfigError")).unwrap();
         assert_eq!(missing.reason, "ContainerConfiguration");
         assert_eq!(obstacle(&waiting("ContainerCreating")), None);
+    }
+
+    #[test]
+    fn an_absent_config_map_is_told_from_trouble_of_the_node() {
+        let missing =
+            not_started("MountVolume.SetUp failed for volume \"prompts\" : configmap \"questions\" not found");
+        assert_eq!(missing.reason, "VolumeMissing");
+        assert!(missing.message.contains("configmap \"questions\" not found"));
+        assert_eq!(not_started("failed to set up sandbox").reason, "ContainerPending");
     }
 
     #[test]

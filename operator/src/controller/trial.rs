@@ -59,6 +59,8 @@ pub struct Judged<'a> {
     pub point: &'a Point,
     /// From a cohort's creation to running containers.
     pub schedule_deadline: quantity::Duration,
+    /// Why there are no pods, if that is known.
+    pub refusal: Option<&'a Cause>,
     /// Now.
     pub now: Timestamp,
 }
@@ -97,7 +99,7 @@ pub fn state(judged: &Judged<'_>, incarnation: &Incarnation, seat: &Seat) -> Pro
     let Some(pod) = pod.filter(|pod| !pod.ended()) else {
         return ProcessState::Unplaced {
             until: not_placed_by(incarnation.job.as_ref(), seat, judged),
-            cause: None,
+            cause: judged.refusal.filter(|_| seat.pod.is_none()).cloned(),
         };
     };
     let Some(started) = pod.started else {
@@ -132,8 +134,13 @@ pub fn state(judged: &Judged<'_>, incarnation: &Incarnation, seat: &Seat) -> Pro
 fn not_placed_by(job: Option<&JobView>, seat: &Seat, judged: &Judged<'_>) -> Option<Timestamp> {
     match (&seat.pod, job) {
         // The Job controller replaces it with a delay of its own, and the Job has a deadline of its own.
-        (Some(_), _) | (None, None) => None,
+        (Some(_), _) => None,
         (None, Some(job)) => Some(after(job.created, &[judged.schedule_deadline])),
+        // Not even the Job could be made.
+        (None, None) => {
+            let assigned_at = seat.runner.spec.assignment.as_ref()?.assigned_at?;
+            Some(after(assigned_at, &[judged.schedule_deadline]))
+        }
     }
 }
 

@@ -31,11 +31,21 @@ pub struct Observed {
     pub pods: Vec<Pod>,
     /// The last warning about a Job whose pods cannot be made, in the API server's own words.
     pub job_warning: Option<String>,
+    /// Warnings about pods that have no container yet, by name, in the kubelet's own words.
+    pub pod_warnings: BTreeMap<String, String>,
+    /// The change that the API server has refused last, if it still refuses it.
+    pub api_refusal: Option<Cause>,
     /// The namespace is being deleted.
     pub namespace_ends: bool,
 }
 
 impl Observed {
+    /// Why there are no pods.
+    pub fn refusal(&self) -> Option<Cause> {
+        let pods = self.job_warning.as_deref().map(stall::pods_refused);
+        pods.or_else(|| self.api_refusal.clone())
+    }
+
     /// The raw facts that all pods have reported.
     pub fn records(&self) -> Vec<Record> {
         let reported = self.runners.iter().filter_map(|runner| {
@@ -72,7 +82,9 @@ impl Observed {
         let seats = runners
             .into_iter()
             .map(|runner| {
-                let pod = self.newest_pod(&name, runner.spec.process).map(pod_view);
+                let pod = self
+                    .newest_pod(&name, runner.spec.process)
+                    .map(|pod| self.explained(pod));
                 Seat { runner, pod }
             })
             .collect();
@@ -83,6 +95,15 @@ impl Observed {
             seats,
             job,
         }
+    }
+
+    fn explained(&self, pod: &Pod) -> PodView {
+        let mut view = pod_view(pod);
+        if view.obstacle.is_none() && view.started.is_none() {
+            let words = self.pod_warnings.get(&view.name);
+            view.obstacle = words.map(|words| stall::not_started(words));
+        }
+        view
     }
 
     fn newest_pod(&self, job: &str, process: u32) -> Option<&Pod> {

@@ -36,7 +36,7 @@ impl Process<'_> {
         let loading = Instant::now();
         let engine = engine::load(&load_request(plan)?).map_err(|source| ProtocolError::Load {
             origin: origin(&plan.model.source),
-            source,
+            source: Box::new(source),
         })?;
         let seconds = loading.elapsed().as_secs_f64();
         self.status.load_seconds = Some(seconds);

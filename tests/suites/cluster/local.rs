@@ -68,6 +68,7 @@ async fn a_pod_counts_the_tokens_and_flops_that_lem_run_counts() {
     let record = world.runners("same").await.remove(0).status.unwrap();
     // After the pod and not beside it, so that neither disturbs the other.
     let mut local = json!(experiment);
+    local["spec"].as_object_mut().unwrap().remove("runner");
     local["spec"]["model"]["source"] = json!({"directory": {"path": model::file()}});
     let (here, local) = run_here(&local);
 

@@ -5,6 +5,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::panic,
     reason = "the functions around the tests fail the test as the tests do"
 )]
 
@@ -19,4 +20,5 @@ mod neighbours;
 mod pod_patch;
 mod rejected;
 mod sources;
+mod stalled;
 mod world;

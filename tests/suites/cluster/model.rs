@@ -92,6 +92,8 @@ pub(crate) fn smollm2(name: &str, source: &Value, other: &Value) -> EfficiencyEx
     for (key, value) in other.as_object().unwrap() {
         spec[key] = value.clone();
     }
+    // Without a request a pod gets what all others leave, which on a busy machine is nearly nothing.
+    spec["runner"]["resources"] = json!({"requests": {"cpu": "1"}});
     with(name, 1, 1, &spec)
 }
 

@@ -184,7 +184,7 @@ async fn what_only_the_operator_sees_is_in_the_condition_validated_and_can_be_cu
             ("Validated", "False"),
             "{name}"
         );
-        assert_eq!([condition.message.clone()], manifest.must_say.as_slice(), "{name}");
+        assert_eq!(std::slice::from_ref(&condition.message), manifest.must_say, "{name}");
         assert_eq!(status.phase, ExperimentPhase::Pending, "{name}");
         let cure = json!({"spec": {"sweep": null, "workload": {"prompts": null},
             "model": {"source": {"directory": null, "synthetic": {"preset": "tiny-test"}}}}});

@@ -170,8 +170,8 @@ pub(crate) fn described(status: &EfficiencyExperimentStatus) -> String {
     )
 }
 
-/// Name of the shared cluster: two runs of the suite at the same time need different ones.
-fn shared_name() -> String {
+/// Name of the shared cluster; `LEM_TEST_CLUSTER_NAME` gives another one to a run beside another.
+pub(crate) fn shared_name() -> String {
     std::env::var("LEM_TEST_CLUSTER_NAME").unwrap_or_else(|_| "operator".to_owned())
 }
 
@@ -182,11 +182,13 @@ pub(crate) async fn start(name: &str) -> Cluster {
         ..Options::default()
     };
     let cluster = Cluster::start(name, options).await.unwrap();
-    install(&cluster).await;
+    define(&cluster).await;
+    deploy(&cluster);
+    until_ready(&cluster).await;
     cluster
 }
 
-/// Applies the definitions of our resources, and waits until they are served.
+/// First step of the README: our definitions, once they are served.
 pub(crate) async fn define(cluster: &Cluster) {
     let definitions = Api::<CustomResourceDefinition>::all(cluster.client().await.unwrap());
     for name in ["efficiencyexperiments.lem.dev", "runners.lem.dev"] {
@@ -205,11 +207,14 @@ pub(crate) async fn define(cluster: &Cluster) {
     }
 }
 
-/// Does what the README says.
-async fn install(cluster: &Cluster) {
-    define(cluster).await;
-    let file = repository().join("examples/cluster/operator.yaml");
-    kubectl(cluster, &["apply", "-f", file.to_str().unwrap()]);
+/// Second step of the README: the operator.
+pub(crate) fn deploy(cluster: &Cluster) {
+    let path = repository().join("examples/cluster/operator.yaml");
+    kubectl(cluster, &["apply", "-f", path.to_str().unwrap()]);
+}
+
+/// Waits for both replicas of the operator.
+pub(crate) async fn until_ready(cluster: &Cluster) {
     let client = cluster.client().await.unwrap();
     let deployments = Api::<Deployment>::namespaced(client, SYSTEM);
     let ready = || async {
@@ -243,9 +248,14 @@ pub(crate) fn repository() -> PathBuf {
 
 /// The image of a built program, under the name that the example installs.
 pub(crate) fn image(program: &str) -> PathBuf {
+    image_called(&format!("{program}:dev"), program)
+}
+
+/// The image of a built program under a name and tag.
+pub(crate) fn image_called(name: &str, program: &str) -> PathBuf {
     let folder = binaries();
-    let archive = folder.join(format!("{program}-test-image.tar"));
-    let image = Image::new(&format!("localhost/{program}:dev"), &folder.join(program)).unwrap();
+    let archive = folder.join(format!("{}-test-image.tar", name.replace(':', "-")));
+    let image = Image::new(&format!("localhost/{name}"), &folder.join(program)).unwrap();
     // As `make images` does: a client of the hub does not start without.
     let image = image.with_certificates().unwrap();
     image.write(&archive).unwrap();

@@ -13,7 +13,7 @@ use tokio::sync::{Mutex, MutexGuard, OnceCell};
 
 use super::{
     invariants::{Watched, reconciliations},
-    world::{SYSTEM, World, start},
+    world::{SYSTEM, World, shared_name, start},
 };
 
 /// Who the operator is to the API server.
@@ -37,7 +37,7 @@ pub(crate) struct Installed {
 impl Installed {
     pub(crate) async fn of(test: &str) -> Self {
         let turn = TURN.lock().await;
-        let cluster = CLUSTER.get_or_init(|| start("flt-installed")).await;
+        let cluster = CLUSTER.get_or_init(|| async { start(&shared_name()).await }).await;
         let world = World::on(cluster, test).await;
         let mut installed = Self {
             audit: cluster.audit().unwrap().from_now().unwrap(),
@@ -157,8 +157,8 @@ fn is_ready(pod: &Pod) -> bool {
     conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
-/// The process of a replica on this machine, if it runs: the kubelet names cgroups after the pods' UIDs.
-pub(crate) fn process(pod: &Pod) -> Result<u32, String> {
+/// The process of a pod's container on this machine, if it runs: the kubelet names cgroups after the pods' UIDs.
+pub(crate) fn process(pod: &Pod, program: &str) -> Result<u32, String> {
     let uid = pod.uid().unwrap();
     for entry in fs::read_dir("/proc").unwrap() {
         let entry = entry.map_err(|error| error.to_string())?;
@@ -166,7 +166,7 @@ pub(crate) fn process(pod: &Pod) -> Result<u32, String> {
             continue;
         };
         let read = |file: &str| fs::read_to_string(entry.path().join(file)).unwrap_or_default();
-        if read("comm").trim() == "lem-operator" && read("cgroup").contains(&uid) {
+        if read("comm").trim() == program && read("cgroup").contains(&uid) {
             return Ok(id);
         }
     }

@@ -21,7 +21,9 @@ mod installed;
 mod invariants;
 mod many;
 mod moment;
+mod nodes;
 mod operator;
+mod pods;
 mod replicas;
 mod requests;
 #[path = "../cluster/world.rs"]

@@ -34,7 +34,7 @@ struct Used {
 }
 
 fn used(pod: &Pod) -> Used {
-    let id = process(pod).unwrap();
+    let id = process(pod, "lem-operator").unwrap();
     let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap();
     let mebibytes = |field: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();

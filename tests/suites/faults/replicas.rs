@@ -77,7 +77,7 @@ async fn leaders_that_are_killed_one_after_the_other_lose_nothing() {
     let mut leader = installed.next_leader(Timestamp::UNIX_EPOCH).await;
     world.apply(&unhurried("led", ASKED)).await;
     for (what, reached) in POINTS {
-        let running = || async { process(&leader) };
+        let running = || async { process(&leader, "lem-operator") };
         let id = world.eventually("the leader's process", running).await;
         moment::until(world, "led", what, reached).await;
         let killed = kill(world, id).await;

@@ -10,7 +10,7 @@ use lem_crds::{
 
 use super::{
     super::{
-        stall::{self, Cause},
+        stall::Cause,
         trial::{self, Judged, ProcessState},
         view::{Incarnation, JobEnd, Seat},
     },
@@ -115,10 +115,12 @@ fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialI
     let spec = &situation.prepared.spec;
     let mut decision = Decision::at(Stage::Measuring(trial.clone()));
     let start = trial::common_start(incarnation, trial);
+    let refusal = situation.observed.refusal();
     let judged = Judged {
         trial,
         point,
         schedule_deadline: spec.placement.clone().unwrap_or_default().schedule_deadline,
+        refusal: refusal.as_ref(),
         now: situation.now,
     };
     let states: Vec<(&Seat, ProcessState)> = incarnation
@@ -174,7 +176,7 @@ fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialI
     if point.window.barrier == Barrier::Trial && !missing {
         synchronise(situation, incarnation, trial, &states, &mut decision);
     }
-    describe(incarnation, situation, &states, &mut decision);
+    describe(incarnation, &states, &mut decision);
     decision
 }
 
@@ -247,12 +249,7 @@ fn synchronise(
 }
 
 /// How far it is, what stands in the way, and when to look again.
-fn describe(
-    incarnation: &Incarnation,
-    situation: &Situation<'_>,
-    states: &[(&Seat, ProcessState)],
-    decision: &mut Decision,
-) {
+fn describe(incarnation: &Incarnation, states: &[(&Seat, ProcessState)], decision: &mut Decision) {
     let unplaced = |state: &ProcessState| matches!(state, ProcessState::Unplaced { .. });
     let loading = |state: &ProcessState| matches!(state, ProcessState::Loading { .. });
     if incarnation.windows() == 0 && states.iter().any(|(_, state)| unplaced(state) || loading(state)) {
@@ -263,11 +260,6 @@ fn describe(
         ProcessState::Unplaced { cause, .. } => cause.clone(),
         _ => None,
     });
-    let without_pod = states.iter().any(|(seat, _)| seat.pod.is_none());
-    let refused = || {
-        let words = situation.observed.job_warning.as_ref().filter(|_| without_pod)?;
-        Some(stall::pods_refused(words))
-    };
     let ended = || {
         // A process that fails again and again shows here while its Job still replaces it.
         states.iter().find_map(|(seat, state)| match (state, &seat.pod) {
@@ -289,7 +281,7 @@ fn describe(
             _ => None,
         })
     };
-    decision.stall = obstacle.or_else(refused).or_else(ended);
+    decision.stall = obstacle.or_else(ended);
     let deadlines = states.iter().filter_map(|(_, state)| trial::wake_at(state));
     let stranded = incarnation
         .seats

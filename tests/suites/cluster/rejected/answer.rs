@@ -51,7 +51,7 @@ pub(crate) async fn dry_run(world: &World, json: &Value) -> Said {
             if causes.is_empty() {
                 return Said::Refused(undecodable(&status.message));
             }
-            Said::Refused(once(causes))
+            Said::Refused(once(&causes))
         }
         Err(error) => panic!("{error}"),
     }
@@ -146,7 +146,7 @@ fn translated(field: &str, message: &str) -> Option<Cause> {
 fn kind(expected: &str) -> &str {
     match expected {
         "integer" => "an integer",
-        "string" => "a string",
+        "string" => "a string (quote it)",
         "boolean" => "true or false",
         "array" => "a list",
         "object" => "a mapping",
@@ -174,14 +174,17 @@ fn undecodable(message: &str) -> Vec<Cause> {
         return fields.collect();
     }
     if message.contains("cannot unmarshal number into Go struct field ObjectMeta.labels of type string") {
-        return vec![cause("metadata.labels", Words::Within("must be a string".to_owned()))];
+        return vec![cause(
+            "metadata.labels",
+            Words::Within("must be a string (quote it)".to_owned()),
+        )];
     }
     vec![cause("", Words::Unknown(message.to_owned()))]
 }
 
 /// One complaint for one mistake: a value of another type also breaks its bounds, and an empty choice also lacks its first
 /// alternative.
-fn once(causes: Vec<Cause>) -> Vec<Cause> {
+fn once(causes: &[Cause]) -> Vec<Cause> {
     let about = |cause: &Cause, words: &str| matches!(&cause.words, Words::Within(said) if said.starts_with(words));
     let has_type_error = |field: &str| {
         causes

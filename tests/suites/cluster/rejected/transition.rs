@@ -76,11 +76,11 @@ async fn no_part_of_a_started_experiment_can_be_changed_added_or_removed() {
     }
 
     let mut admitted = Vec::new();
-    let changes = changes();
+    let always = changes();
+    let always = always.as_object().unwrap().iter();
     let optional = optional();
     let part = |key: &str, value: &Value| json!({key: value});
-    let changed = changes.as_object().unwrap().iter();
-    let mut attempts: Vec<(&str, String, Value)> = changed
+    let mut attempts: Vec<(&str, String, Value)> = always
         .map(|(key, value)| ("bare", format!("change {key}"), part(key, value)))
         .collect();
     for (key, value) in optional.as_object().unwrap() {

@@ -314,6 +314,8 @@ impl World {
             jobs: self.jobs.clone(),
             pods: self.pods.iter().map(|pod| self.as_pod(pod)).collect(),
             job_warning: None,
+            pod_warnings: std::collections::BTreeMap::new(),
+            api_refusal: None,
             namespace_ends: false,
         }
     }
