@@ -5,10 +5,14 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::api::{apps::v1::Deployment, core::v1::Namespace};
+use k8s_openapi::{
+    api::{apps::v1::Deployment, core::v1::Namespace},
+    apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+};
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, PostParams},
+    runtime::{conditions::is_crd_established, wait::Condition},
 };
 use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, Runner, status::ExperimentPhase};
 use lem_test_cluster::{Cluster, FailureGuard, Image, Options};
@@ -178,22 +182,28 @@ pub(crate) async fn start(name: &str) -> Cluster {
         ..Options::default()
     };
     let cluster = Cluster::start(name, options).await.unwrap();
-    define(&cluster);
+    define(&cluster).await;
     deploy(&cluster);
     until_ready(&cluster).await;
     cluster
 }
 
 /// First step of the README: our definitions, once they are served.
-pub(crate) fn define(cluster: &Cluster) {
+pub(crate) async fn define(cluster: &Cluster) {
+    let definitions = Api::<CustomResourceDefinition>::all(cluster.client().await.unwrap());
     for name in ["efficiencyexperiments.lem.dev", "runners.lem.dev"] {
         let file = repository().join("crds").join(format!("{name}.yaml"));
         kubectl(cluster, &["apply", "--server-side=true", "-f", file.to_str().unwrap()]);
-        let definition = format!("customresourcedefinition/{name}");
-        kubectl(
-            cluster,
-            &["wait", "--for=condition=Established", "--timeout=60s", &definition],
-        );
+        // `kubectl wait` fails on a definition that has no conditions yet.
+        let served = || async {
+            let found = definitions.get(name).await.map_err(|error| error.to_string())?;
+            let established = is_crd_established().matches_object(Some(&found));
+            established.then_some(()).ok_or_else(|| format!("{:?}", found.status))
+        };
+        cluster
+            .until("a definition that is served", LIMIT, served)
+            .await
+            .unwrap();
     }
 }
 

@@ -42,7 +42,7 @@ async fn cluster() -> &'static Cluster {
             ..Options::default()
         };
         let cluster = Cluster::start("flt-requests", options).await.unwrap();
-        define(&cluster);
+        define(&cluster).await;
         cluster
     };
     CLUSTER.get_or_init(start).await

@@ -201,7 +201,7 @@ fn assign(server: &Shared, cycle: u32, start_at: Option<&str>) {
     let runner = server.runner.as_mut().unwrap();
     runner["spec"]["assignment"] = json!({
         "trial": {"planSha256": "", "point": 0, "cycle": cycle, "attempt": 0},
-        "window": {"workload": {}, "decoder": {}, "warmup": {}, "cooldown": {}, "barrier": "Trial", "deadlines": {}},
+        "window": {"workload": {}, "decoder": {}, "warmup": {"converged": {}}, "cooldown": {}, "barrier": "Trial", "deadlines": {}},
         "startAt": start_at,
     });
 }

@@ -59,7 +59,7 @@ async fn an_operator_without_definitions_says_so_and_works_once_they_are_there()
         assert_eq!(ready.unwrap().status, "False", "{} cannot work yet", pod.name_any());
     }
 
-    define(cluster);
+    define(cluster).await;
     until_ready(cluster).await;
     let world = World::on(cluster, "definitions").await;
     world.apply(&tiny("first", 1, 1)).await;
