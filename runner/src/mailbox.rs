@@ -56,4 +56,9 @@ pub trait Mailbox {
     /// # Errors
     /// The record could not be written.
     fn report(&mut self, status: &RunnerStatus) -> Result<(), MailboxError>;
+
+    /// How far this machine's clock is ahead of the other side's, in seconds; none where both are one machine.
+    fn clock_offset_seconds(&self) -> Option<f64> {
+        None
+    }
 }

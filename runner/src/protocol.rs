@@ -217,7 +217,8 @@ impl Process<'_> {
         self.metrics.measuring.set(1);
         let record = window::measure(loaded, &requests, assignment, start_at, warmup);
         self.metrics.measuring.set(0);
-        let record = record?;
+        let mut record = record?;
+        record.clock.api_server_offset_seconds = self.mailbox.clock_offset_seconds();
         self.status.held.measured += record.duration_seconds;
         self.count(&record);
         self.status.windows.push(record);

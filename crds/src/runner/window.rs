@@ -16,6 +16,10 @@ pub struct ClockQuality {
     pub synchronised: Option<bool>,
     /// The kernel's bound of the clock's error in microseconds.
     pub maximum_error_microseconds: Option<u64>,
+    /// This clock minus the API server's in seconds, by the date of an answer shortly before the window: good to about a
+    /// second. Null for a local process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_server_offset_seconds: Option<f64>,
 }
 
 /// Which idle state a baseline measured.

@@ -18,6 +18,7 @@
 //! | `NegativeAdjustedEnergy` | below zero | Suspect |
 //! | `InsufficientOverlap`, `StartSkew` | below [`OVERLAP_LIMIT`], above [`START_SKEW_LIMIT_MILLISECONDS`]; with a barrier only | Suspect |
 //! | `ClockNotSynchronised` | a node says so, and the trial spans several nodes | Suspect |
+//! | `ClockNotSynchronised` | clocks of two processes are above [`CLOCK_DIFFERENCE_LIMIT_SECONDS`] apart; with a barrier only | Suspect |
 //! | `MissingCycles` | a point has fewer cycles than planned | Suspect |
 
 mod device;
@@ -46,6 +47,9 @@ pub const MINIMUM_UPDATE_PERIODS: f64 = 50.0;
 pub const OVERLAP_LIMIT: f64 = 0.5;
 /// Largest difference of the actual starts after a barrier (METHODOLOGY §9 leaves the figure open).
 pub const START_SKEW_LIMIT_MILLISECONDS: f64 = 100.0;
+/// Difference of two clocks above which the barrier cannot have worked, whatever they say themselves. Each is compared
+/// with the API server's, whose dates are whole seconds.
+pub const CLOCK_DIFFERENCE_LIMIT_SECONDS: f64 = 2.0;
 /// Largest relative change of idle power between before and after (METHODOLOGY §9).
 pub const DRIFT_LIMIT: f64 = 0.1;
 /// Largest share of a window that a device may be throttled; a power-capped device touches its limit now and then.
@@ -169,5 +173,26 @@ fn timing_doubts(evidence: &Evidence<'_>) -> Vec<VerdictReason> {
         let message = format!("the processes started {skew:.1} ms apart, above {START_SKEW_LIMIT_MILLISECONDS:.0} ms");
         found.push(reason(Doubt::StartSkew, message));
     }
+    found.extend(different_clocks(evidence.reported));
     found
+}
+
+/// The two clocks that are farthest apart, if they are too far. A clock that is behind starts late by as much, and its
+/// own times do not show it.
+fn different_clocks(reported: &[Reported<'_>]) -> Option<VerdictReason> {
+    let offsets = reported.iter().filter_map(|process| {
+        let window = process.window;
+        Some((window.clock.api_server_offset_seconds?, process.index, &window.node))
+    });
+    let mut offsets: Vec<_> = offsets.collect();
+    offsets.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let ((least, _, behind), (most, index, ahead)) = (offsets.first()?, offsets.last()?);
+    let apart = most - least;
+    (apart > CLOCK_DIFFERENCE_LIMIT_SECONDS).then(|| {
+        let message = format!(
+            "process {index}: the clock of node {ahead} is {apart:.0} s ahead of that of node {behind}, so the windows \
+             were not at the same time: set the nodes' clocks"
+        );
+        reason(Doubt::ClockNotSynchronised, message)
+    })
 }

@@ -7,6 +7,7 @@
 //! each report is the whole record.
 
 mod claim;
+mod clock;
 mod digest;
 mod link;
 mod listener;
@@ -32,7 +33,7 @@ use lem_crds::{
 use tokio::sync::watch;
 
 pub use self::digest::write_digest;
-use self::link::Link;
+use self::{clock::ClockOffset, link::Link};
 use super::{Mailbox, MailboxError, Received};
 
 /// Which `Runner` is this process's, and who this process is.
@@ -101,6 +102,7 @@ pub struct KubernetesMailbox {
     outgoing: watch::Sender<Outgoing>,
     quiet: watch::Sender<bool>,
     delivered: Arc<Delivered>,
+    offset: ClockOffset,
     /// What the mailbox held last.
     assignment: Option<Assignment>,
     /// The trial that this process has said to be ready for.
@@ -113,7 +115,13 @@ impl KubernetesMailbox {
     /// # Errors
     /// The thread cannot be started.
     pub fn open(identity: Identity) -> Result<Self, MailboxError> {
-        Self::with_client(identity, async || Client::try_default().await)
+        let offset = ClockOffset::default();
+        let dated = offset.clone();
+        let mailbox = Self::with_client(identity, move || {
+            let dated = dated.clone();
+            async move { dated.client().await }
+        })?;
+        Ok(Self { offset, ..mailbox })
     }
 
     /// Like [`Self::open`], with a client of the caller's making.
@@ -148,6 +156,7 @@ impl KubernetesMailbox {
             outgoing,
             quiet,
             delivered,
+            offset: ClockOffset::default(),
             assignment: None,
             ready: None,
         })
@@ -213,6 +222,10 @@ impl Mailbox for KubernetesMailbox {
             outgoing.status = status.clone();
         });
         Ok(())
+    }
+
+    fn clock_offset_seconds(&self) -> Option<f64> {
+        self.offset.seconds()
     }
 }
 

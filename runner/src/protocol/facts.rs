@@ -217,5 +217,6 @@ pub(super) fn clock_quality() -> ClockQuality {
     ClockQuality {
         synchronised: Some(state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0),
         maximum_error_microseconds: u64::try_from(clock.maxerror).ok(),
+        api_server_offset_seconds: None,
     }
 }

@@ -11,6 +11,7 @@
     reason = "the functions around the tests fail the test as the tests do"
 )]
 
+mod clocks;
 mod control_plane;
 #[path = "../cluster/experiment.rs"]
 #[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]

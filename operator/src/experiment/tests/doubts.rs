@@ -184,6 +184,24 @@ fn starts_a_tenth_of_a_second_apart_are_suspect() {
 }
 
 #[test]
+fn clocks_more_than_two_seconds_apart_are_suspect() {
+    let base = trial(&[(0.0, 10.0), (0.0, 10.0)]);
+    let apart = |seconds: f64| {
+        move |changed: &mut Trial| {
+            changed.processes[0].window().clock.api_server_offset_seconds = Some(-seconds);
+            changed.processes[1].window().clock.api_server_offset_seconds = Some(0.0);
+        }
+    };
+    limit_of(
+        &base,
+        Doubt::ClockNotSynchronised,
+        Verdict::Suspect,
+        apart(2.1),
+        apart(1.9),
+    );
+}
+
+#[test]
 fn a_process_that_did_not_report_makes_the_trial_invalid_and_its_sums_null() {
     let base = trial(&[(0.0, 10.0), (0.0, 10.0)]);
     let lost = |trial: &mut Trial| trial.processes[1].window = None;

@@ -163,6 +163,7 @@ pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64
         clock: ClockQuality {
             synchronised: Some(true),
             maximum_error_microseconds: Some(100),
+            api_server_offset_seconds: None,
         },
         warmup: WarmupRecord {
             iterations: 5,
