@@ -163,6 +163,8 @@ pub enum Doubt {
     FailedRequests,
     /// The node's clock is not synchronised.
     ClockNotSynchronised,
+    /// The clocks of two nodes are too far apart for a common start.
+    ClocksDiffer,
     /// The total contains estimated energy.
     EstimatedEnergy,
     /// A counter could not be read.

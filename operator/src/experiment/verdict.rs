@@ -18,7 +18,7 @@
 //! | `NegativeAdjustedEnergy` | below zero | Suspect |
 //! | `InsufficientOverlap`, `StartSkew` | below [`OVERLAP_LIMIT`], above [`START_SKEW_LIMIT_MILLISECONDS`]; with a barrier only | Suspect |
 //! | `ClockNotSynchronised` | a node says so, and the trial spans several nodes | Suspect |
-//! | `ClockNotSynchronised` | clocks of two processes are above [`CLOCK_DIFFERENCE_LIMIT_SECONDS`] apart; with a barrier only | Suspect |
+//! | `ClocksDiffer` | clocks of two processes are above [`CLOCK_DIFFERENCE_LIMIT_SECONDS`] apart; with a barrier only | Suspect |
 //! | `MissingCycles` | a point has fewer cycles than planned | Suspect |
 
 mod device;
@@ -76,6 +76,7 @@ const fn severity(doubt: Doubt) -> Verdict {
         | Doubt::StartSkew
         | Doubt::FailedRequests
         | Doubt::ClockNotSynchronised
+        | Doubt::ClocksDiffer
         | Doubt::EstimatedEnergy
         | Doubt::EnergyMissing
         | Doubt::MixedEnergyScope
@@ -193,6 +194,6 @@ fn different_clocks(reported: &[Reported<'_>]) -> Option<VerdictReason> {
             "process {index}: the clock of node {ahead} is {apart:.0} s ahead of that of node {behind}, so the windows \
              were not at the same time: set the nodes' clocks"
         );
-        reason(Doubt::ClockNotSynchronised, message)
+        reason(Doubt::ClocksDiffer, message)
     })
 }

@@ -33,14 +33,14 @@ async fn measured_with(offset: i64) -> EfficiencyExperimentStatus {
     let variable = |name: &str, value: String| json!({"name": name, "value": value});
     let other = json!({"runner": {"image": IMAGE, "env": [
         variable("LD_PRELOAD", LIBRARY.to_owned()),
-        variable("LEM_TEST_CLOCK_NODE", skewed.clone()),
-        variable("LEM_TEST_CLOCK_OFFSET_SECONDS", offset.to_string()),
+        variable("SKEWED_CLOCK_NODE", skewed.clone()),
+        variable("SKEWED_CLOCK_SECONDS", offset.to_string()),
     ]}});
     world.apply(&experiment::with("skewed", 3, 2, &other)).await;
     let status = world.ended("skewed").await;
     if offset != 0 {
         let reasons = status.points.iter().flat_map(|point| &point.reasons);
-        let mut clocks = reasons.filter(|reason| reason.doubt == Doubt::ClockNotSynchronised);
+        let mut clocks = reasons.filter(|reason| reason.doubt == Doubt::ClocksDiffer);
         assert!(
             clocks.any(|reason| reason.message.contains(&skewed) && reason.message.contains("s ahead of")),
             "{:?} {}",

@@ -192,13 +192,7 @@ fn clocks_more_than_two_seconds_apart_are_suspect() {
             changed.processes[1].window().clock.api_server_offset_seconds = Some(0.0);
         }
     };
-    limit_of(
-        &base,
-        Doubt::ClockNotSynchronised,
-        Verdict::Suspect,
-        apart(2.1),
-        apart(1.9),
-    );
+    limit_of(&base, Doubt::ClocksDiffer, Verdict::Suspect, apart(2.1), apart(1.9));
 }
 
 #[test]
