@@ -10,6 +10,7 @@
 )]
 
 mod complete;
+mod cost;
 mod deletion;
 mod energy;
 mod experiment;
