@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use lem_crds::{Runner, plan::TrialIdentity, runner::Assignment};
 
 use super::{
-    build::{PROCESS_LABEL, runner_name},
+    build::{CONTAINER, PROCESS_LABEL, runner_name},
     stall::{self, Cause},
 };
 use crate::experiment::Record;
@@ -314,7 +314,9 @@ impl PodView {
 
 fn pod_view(pod: &Pod) -> PodView {
     let status = pod.status.clone().unwrap_or_default();
-    let container = status.container_statuses.iter().flatten().next();
+    // An injected container may stand before it.
+    let mut containers = status.container_statuses.iter().flatten();
+    let container = containers.find(|container| container.name == CONTAINER);
     let state = container.and_then(|container| container.state.as_ref());
     let running = state.and_then(|state| state.running.as_ref());
     let terminated = state.and_then(|state| state.terminated.as_ref());

@@ -25,7 +25,7 @@ use super::{
 };
 
 /// Name of the container that measures.
-pub(super) const CONTAINER: &str = "runner";
+pub const CONTAINER: &str = "runner";
 /// Nobody's user and group in distroless images.
 const USER: i64 = 65532;
 /// The resource that NVIDIA's device plugin advertises.
