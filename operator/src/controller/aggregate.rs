@@ -4,7 +4,8 @@
 use jiff::Timestamp;
 use lem_crds::{
     EfficiencyExperimentStatus,
-    status::{ExperimentPhase, TrialFailure},
+    metrics::{Estimate, MetricSet},
+    status::{ExperimentPhase, PointResult, TrialFailure},
 };
 
 use super::{
@@ -17,6 +18,9 @@ use crate::experiment::{
     schedule::{self, Known},
     summary,
 };
+
+/// Digits of a figure in a status: far below any error of a measurement.
+const SIGNIFICANT_DIGITS: usize = 7;
 
 /// What a status is made of.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +53,7 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     let failures: Vec<TrialFailure> = before.failures.iter().chain(&decision.failures).cloned().collect();
     let known: Vec<Failure> = failures.iter().map(Failure::from).collect();
     let mut status = summary::summarise(&prepared.spec, &prepared.points, records, &known).status;
+    status.points.iter_mut().for_each(shorten);
     status.progress.retried = schedule::retries_used(&Known {
         spec: &prepared.spec,
         points: &prepared.points,
@@ -77,6 +82,27 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     status.observed_generation = generation;
     status.failures = failures;
     status
+}
+
+/// Keeps the digits that can mean something. A sweep of 100 points has 40,000 figures, and the store of the cluster takes
+/// objects of 1.5 MiB.
+fn shorten(point: &mut PointResult) {
+    let short = |figure: f64| {
+        let text = format!("{figure:.*e}", SIGNIFICANT_DIGITS - 1);
+        text.parse().unwrap_or(figure)
+    };
+    let metrics = &point.metrics;
+    point.metrics = MetricSet::from_fn(|definition| {
+        let estimate = metrics.get(definition.name)?;
+        Some(Estimate {
+            mean: short(estimate.mean),
+            count: estimate.count,
+            standard_deviation: estimate.standard_deviation.map(short),
+            lower: estimate.lower.map(short),
+            upper: estimate.upper.map(short),
+            coefficient_of_variation: estimate.coefficient_of_variation.map(short),
+        })
+    });
 }
 
 /// The records without windows of the trial under way: half a trial is no result, and no doubt about one either.

@@ -285,6 +285,26 @@ fn without_a_barrier_nobody_waits_for_a_common_start() {
 }
 
 #[test]
+fn the_status_of_the_largest_sweep_fits_into_the_store_of_a_cluster() {
+    let mut world = World::new(&json!({"processes": {"count": 3}, "protocol": {"cycles": 3}, "sweep": [
+        {"field": "workload.maxOutputTokens", "values": [32]},
+        {"field": "workload.maxInputTokens", "values": [64]},
+    ]}));
+    world.run();
+    let mut status = world.status();
+    let point = status.points[0].clone();
+    assert_eq!((point.cycles, status.points.len()), (3, 1));
+    // The most points that a sweep may have.
+    status.points = vec![point; 100];
+    let bytes = serde_json::to_vec(&status).unwrap().len();
+    assert!(
+        bytes < 1024 * 1024,
+        "{bytes} bytes, and etcd takes 1.5 MiB with all that is around it"
+    );
+    println!("{bytes} bytes");
+}
+
+#[test]
 fn an_experiment_that_is_over_is_left_alone() {
     let mut world = three_processes();
     world.run();
