@@ -6,9 +6,9 @@
 use std::{env, sync::OnceLock};
 
 /// Node whose clock is off.
-const NODE_VARIABLE: &str = "SKEWED_CLOCK_NODE";
+pub const NODE_VARIABLE: &str = "SKEWED_CLOCK_NODE";
 /// Seconds that it is ahead.
-const OFFSET_VARIABLE: &str = "SKEWED_CLOCK_SECONDS";
+pub const OFFSET_VARIABLE: &str = "SKEWED_CLOCK_SECONDS";
 
 /// Seconds by which this process's wall clock is ahead.
 fn offset() -> i64 {
