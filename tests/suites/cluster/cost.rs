@@ -1,6 +1,7 @@
 //! What an experiment costs the API server: counted from its audit log, per process and window.
 
-use lem_crds::{runner::RunnerPhase, status::ExperimentPhase};
+use kube::ResourceExt;
+use lem_crds::{Runner, runner::RunnerPhase, status::ExperimentPhase};
 use lem_test_cluster::Request;
 
 use crate::{
@@ -10,32 +11,30 @@ use crate::{
 
 const PROCESSES: u32 = 3;
 
-/// Writes to the mailboxes and records of an experiment, by whomever, until its last process has finished.
+/// Letters and reports of the processes that measured, until the last one has finished. A set that gave its nodes back to
+/// another experiment before it began is not theirs.
 async fn writes(world: &World, name: &str, cycles: u32) -> Vec<Request> {
     let before = world.cluster.audit().unwrap().from_now().unwrap();
     world.apply(&tiny(name, PROCESSES, cycles)).await;
     let status = world.ended(name).await;
     assert_eq!(status.phase, ExperimentPhase::Complete, "{}", described(&status));
     assert!(status.failures.is_empty(), "{}", described(&status));
-    world
+    let names = world
         .eventually("the last report of each process", || async {
-            let runners = world.runners(name).await;
-            let phases = runners
-                .iter()
-                .map(|runner| runner.status.as_ref().map(|status| status.phase));
-            let phases: Vec<_> = phases.collect();
-            let finished = |phase: &Option<_>| *phase == Some(RunnerPhase::Finished);
-            phases
-                .iter()
-                .all(finished)
-                .then_some(())
-                .ok_or_else(|| format!("{phases:?}"))
+            let mut runners = world.runners(name).await;
+            let phase = |runner: &Runner| runner.status.as_ref().map(|status| status.phase);
+            let seen: Vec<_> = runners.iter().map(phase).collect();
+            runners.retain(|runner| phase(runner) == Some(RunnerPhase::Finished));
+            let finished: Vec<String> = runners.iter().map(ResourceExt::name_any).collect();
+            (finished.len() == PROCESSES as usize)
+                .then_some(finished)
+                .ok_or_else(|| format!("{seen:?}"))
         })
         .await;
     let mut requests = before.requests().unwrap();
     requests.retain(|request| {
-        let ours = request.namespace == world.namespace && request.resource.starts_with("runners");
-        ours && request.is_write()
+        let ours = request.resource.starts_with("runners") && names.contains(&request.name);
+        ours && request.verb == "patch"
     });
     requests
 }
