@@ -22,6 +22,8 @@ pub use self::{
 };
 use crate::plan::{LoadPlan, TrialIdentity, WindowPlan};
 
+/// Name of the container that measures.
+pub const CONTAINER: &str = "runner";
 /// Where the model's volume is mounted in a pod.
 pub const MODEL_DIRECTORY: &str = "/lem/model";
 /// Where the ConfigMap with prompts is mounted in a pod.

@@ -51,6 +51,12 @@ impl std::fmt::Display for Violation {
     }
 }
 
+/// Several violations in one line.
+pub fn listed(violations: &[Violation]) -> String {
+    let each: Vec<String> = violations.iter().map(ToString::to_string).collect();
+    each.join("; ")
+}
+
 /// Generated once: the definition has thousands of nodes.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
     let definition = serde_json::to_value(EfficiencyExperiment::crd()).unwrap_or_default();

@@ -2,10 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{
-    Violation,
-    structural::{Findings, article, kind, unknown_field},
-};
+use super::structural::{Findings, article, kind, unknown_field};
 
 /// Fields of every object's metadata.
 const FIELDS: [&str; 15] = [
@@ -31,10 +28,10 @@ pub(super) fn check(metadata: &Value, findings: &mut Findings) {
     let object = metadata.as_object().unwrap_or(&empty);
     match object.get("name") {
         None | Some(Value::Null) => findings.block("metadata.name", "missing: give the experiment a name"),
-        Some(Value::String(name)) if !is_dns_subdomain(name) => findings.violations.push(Violation::new(
+        Some(Value::String(name)) if !is_dns_subdomain(name) => findings.add(
             "metadata.name",
             format!("{name:?} must be lower-case letters, digits, '-' and '.', with a letter or digit around each '.' and at both ends"),
-        )),
+        ),
         Some(Value::String(_)) => {}
         Some(other) => findings.block("metadata.name", format!("must be {}, found {}", article("string"), kind(other))),
     }
@@ -49,10 +46,10 @@ pub(super) fn check(metadata: &Value, findings: &mut Findings) {
             .flat_map(Map::values)
         {
             match value {
-                Value::String(text) if field == "labels" && !is_label(text) => findings.violations.push(Violation::new(
+                Value::String(text) if field == "labels" && !is_label(text) => findings.add(
                     "metadata.labels",
                     format!("{text:?} must be letters, digits, '-', '_' and '.', with a letter or digit at both ends, and at most 63 characters"),
-                )),
+                ),
                 Value::String(_) => {}
                 other => findings.block(
                     &format!("metadata.{field}"),

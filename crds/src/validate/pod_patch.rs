@@ -6,13 +6,11 @@ use serde_json::Value;
 use super::Violation;
 use crate::{
     experiment::PodPatch,
-    runner::{MODEL_DIRECTORY, PROMPTS_DIRECTORY},
+    runner::{CONTAINER, MODEL_DIRECTORY, PROMPTS_DIRECTORY},
 };
 
 /// Where it stands.
 const FIELD: &str = "spec.runner.podPatch";
-/// The one container of which the patch may change something.
-const CONTAINER: &str = "runner";
 /// Where every pod finds the token of its account.
 const TOKEN_DIRECTORY: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// The Kubernetes whose pods the fields are compared with; that of k8s-openapi's feature.
@@ -74,10 +72,10 @@ pub fn pod_patch(asked: &PodPatch) -> Result<PodSpec, Vec<Violation>> {
         return Err(violations);
     }
     let spec: PodSpec = serde_path_to_error::deserialize(&given).map_err(|error| {
-        vec![Violation {
-            path: joined(FIELD, &error.path().to_string()),
-            message: format!("not as in a pod's spec: {}", error.inner()),
-        }]
+        vec![Violation::new(
+            &joined(FIELD, &error.path().to_string()),
+            format!("not as in a pod's spec: {}", error.inner()),
+        )]
     })?;
     // Typed objects drop what they do not know.
     let known = serde_json::to_value(&spec).unwrap_or_default();
@@ -90,14 +88,11 @@ pub fn pod_patch(asked: &PodPatch) -> Result<PodSpec, Vec<Violation>> {
             taken(&given["containers"][index], &path, &TAKEN_OF_CONTAINER, &mut violations);
             runner(container, &path, &mut violations);
         } else {
-            violations.push(Violation {
-                path: joined(&path, "name"),
-                message: format!(
+            violations.push(Violation::new(&joined(&path, "name"), format!(
                     "{:?} is not {CONTAINER:?}: a pod ends with its only container. Put another one under initContainers, \
                      with restartPolicy Always if it is to run beside the measurement",
                     container.name
-                ),
-            });
+                )));
         }
     }
     if violations.is_empty() {
@@ -118,10 +113,10 @@ fn joined(path: &str, field: &str) -> String {
 /// Null would remove a field in other kinds of patches.
 fn removals(value: &Value, path: &str, violations: &mut Vec<Violation>) {
     match value {
-        Value::Null => violations.push(Violation {
-            path: path.to_owned(),
-            message: "null removes nothing here: a patch adds and replaces. Leave the field out".to_owned(),
-        }),
+        Value::Null => violations.push(Violation::new(
+            path,
+            "null removes nothing here: a patch adds and replaces. Leave the field out",
+        )),
         Value::Object(fields) => fields
             .iter()
             .for_each(|(name, value)| removals(value, &joined(path, name), violations)),
@@ -139,10 +134,10 @@ fn unknown(given: &Value, known: &Value, path: &str, violations: &mut Vec<Violat
             for (name, value) in fields {
                 match known.get(name) {
                     Some(known) => unknown(value, known, &joined(path, name), violations),
-                    None => violations.push(Violation {
-                        path: joined(path, name),
-                        message: format!("not a field of a pod's spec in Kubernetes {KUBERNETES}"),
-                    }),
+                    None => violations.push(Violation::new(
+                        &joined(path, name),
+                        format!("not a field of a pod's spec in Kubernetes {KUBERNETES}"),
+                    )),
                 }
             }
         }
@@ -159,10 +154,10 @@ fn taken(given: &Value, path: &str, fields: &[(&str, &str)], violations: &mut Ve
     for (field, remedy) in fields {
         let found = field.split('.').try_fold(given, |value, name| value.get(name));
         if found.is_some() {
-            violations.push(Violation {
-                path: joined(path, field),
-                message: format!("cannot be patched: {remedy}"),
-            });
+            violations.push(Violation::new(
+                &joined(path, field),
+                format!("cannot be patched: {remedy}"),
+            ));
         }
     }
 }
@@ -174,10 +169,10 @@ fn volumes(spec: &PodSpec, violations: &mut Vec<Violation>) {
             "prompts" => "use spec.workload.prompts",
             _ => continue,
         };
-        violations.push(Violation {
-            path: format!("{FIELD}.volumes[{index}]"),
-            message: format!("the volume {:?} cannot be patched: {remedy}", volume.name),
-        });
+        violations.push(Violation::new(
+            &format!("{FIELD}.volumes[{index}]"),
+            format!("the volume {:?} cannot be patched: {remedy}", volume.name),
+        ));
     }
 }
 
@@ -190,10 +185,10 @@ fn runner(container: &Container, path: &str, violations: &mut Vec<Violation>) {
             name if name.starts_with("LEM_") => "the operator sets names that begin with LEM_",
             _ => continue,
         };
-        violations.push(Violation {
-            path: format!("{path}.env[{index}]"),
-            message: format!("the variable {} cannot be patched: {remedy}", variable.name),
-        });
+        violations.push(Violation::new(
+            &format!("{path}.env[{index}]"),
+            format!("the variable {} cannot be patched: {remedy}", variable.name),
+        ));
     }
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let at = mount.mount_path.trim_end_matches('/');
@@ -205,14 +200,14 @@ fn runner(container: &Container, path: &str, violations: &mut Vec<Violation>) {
                 .into_iter()
                 .any(hides)
         {
-            violations.push(Violation {
-                path: format!("{path}.volumeMounts[{index}].mountPath"),
-                message: format!(
+            violations.push(Violation::new(
+                &format!("{path}.volumeMounts[{index}].mountPath"),
+                format!(
                     "{:?} would hide scratch space, token, model or prompts: mount it elsewhere than /tmp, \
                      {TOKEN_DIRECTORY}, {MODEL_DIRECTORY} and {PROMPTS_DIRECTORY}",
                     mount.mount_path
                 ),
-            });
+            ));
         }
     }
 }

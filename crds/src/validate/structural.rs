@@ -19,7 +19,8 @@ impl Findings {
         self.violations.push(Violation::new(path, message));
     }
 
-    fn add(&mut self, path: &str, message: String) {
+    /// Adds a violation beside which rules can be evaluated.
+    pub(super) fn add(&mut self, path: &str, message: String) {
         self.violations.push(Violation::new(path, message));
     }
 }

@@ -17,12 +17,9 @@ use k8s_openapi::{
 };
 use lem_crds::{EfficiencyExperimentSpec, Runner, plan::LoadPlan, runner::Assignment};
 
-pub use self::{
-    name::{
-        COHORT_LABEL, COMPONENT_LABEL, EXPERIMENT_LABEL, EXPERIMENT_UID_LABEL, INCARNATION_LABEL, MANAGED_BY,
-        MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, runner_name,
-    },
-    pod::CONTAINER,
+pub use self::name::{
+    COHORT_LABEL, COMPONENT_LABEL, EXPERIMENT_LABEL, EXPERIMENT_UID_LABEL, INCARNATION_LABEL, MANAGED_BY,
+    MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, runner_name,
 };
 
 /// The experiment that owns what is built.

@@ -271,7 +271,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     let mut decision = Decision::at(Stage::Closing);
     decision.changes = times_to_live(situation, &incarnations);
     if let Some(last) = incarnations.iter().find(|one| !one.over()) {
-        close(situation, last, &mut decision);
+        await_end(situation, last, &mut decision);
         return decision;
     }
     if spec.cancel {
@@ -319,15 +319,16 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
 pub fn let_go(situation: &Situation<'_>) -> Decision {
     let incarnations = situation.observed.incarnations();
     let mut decision = Decision::at(Stage::Closing);
-    let live = |incarnation: &&Incarnation| incarnation.job.as_ref().is_some_and(|job| !job.deleting);
-    decision.changes = incarnations.iter().filter(live).map(delete_job).collect();
+    decision.changes = incarnations.iter().filter_map(delete_job).collect();
     decision
 }
 
-fn delete_job(incarnation: &Incarnation) -> Change {
-    Change::DeleteJob {
+/// The deletion of the Job, unless it is under way or done.
+fn delete_job(incarnation: &Incarnation) -> Option<Change> {
+    incarnation.job.as_ref().filter(|job| !job.deleting)?;
+    Some(Change::DeleteJob {
         name: incarnation.name.clone(),
-    }
+    })
 }
 
 /// What is left to do once the experiment is over: its last Job may end later.
@@ -354,7 +355,7 @@ pub fn name(change: &Change) -> &'static str {
 
 /// A closed incarnation whose processes still take their last baseline. The Job has a deadline of its own; a process
 /// that cannot report is not waited for longer than a load may take.
-fn close(situation: &Situation<'_>, incarnation: &Incarnation, decision: &mut Decision) {
+fn await_end(situation: &Situation<'_>, incarnation: &Incarnation, decision: &mut Decision) {
     let deadlines = &situation.prepared.spec.protocol.deadlines;
     let heard = incarnation.seats.iter().filter_map(|seat| {
         let status = seat.runner.status.as_ref()?;
@@ -367,8 +368,8 @@ fn close(situation: &Situation<'_>, incarnation: &Incarnation, decision: &mut De
     let until = last_word.saturating_add(bound).unwrap_or(Timestamp::MAX);
     if situation.now < until {
         decision.wake_at = Some(until);
-    } else if incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
-        decision.changes.push(delete_job(incarnation));
+    } else {
+        decision.changes.extend(delete_job(incarnation));
     }
 }
 

@@ -29,16 +29,11 @@ pub enum PrepareError {
         message: String,
     },
     /// The patch asks for what no pod has, or for what is the operator's own.
-    #[error("{}", listed(.0))]
+    #[error("{}", validate::listed(.0))]
     PodPatch(Vec<Violation>),
     /// The sweep cannot be resolved.
     #[error("{0}")]
     Plan(#[source] PlanError),
-}
-
-fn listed(violations: &[Violation]) -> String {
-    let each: Vec<String> = violations.iter().map(ToString::to_string).collect();
-    each.join("; ")
 }
 
 /// An experiment that can run, with its whole plan.

@@ -110,7 +110,11 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     let records = observed.records();
     let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
     let this = Neighbour::of(experiment);
-    let neighbours = context.caches.partly_placed(&context.experiments);
+    let over = aggregate::is_over(before.phase);
+    // Every pod of all experiments is looked at for this: only for what may still want nodes.
+    let wants_nodes = !over && !observed.namespace_ends;
+    let neighbours = wants_nodes.then(|| context.caches.partly_placed(&context.experiments));
+    let neighbours = neighbours.unwrap_or_default();
     let situation = Situation {
         prepared: &prepared,
         observed: &observed,
@@ -124,7 +128,7 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         apply(&decide::let_go(&situation), &prepared, &observed, context).await?;
         return Ok(Action::await_change());
     }
-    if aggregate::is_over(before.phase) {
+    if over {
         let decision = decide::afterwards(&situation);
         apply(&decision, &prepared, &observed, context).await?;
         return Ok(Action::await_change());

@@ -6,10 +6,14 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
-use lem_crds::{Runner, plan::TrialIdentity, runner::Assignment};
+use lem_crds::{
+    Runner,
+    plan::TrialIdentity,
+    runner::{Assignment, CONTAINER},
+};
 
 use super::{
-    build::{CONTAINER, PROCESS_LABEL, runner_name},
+    build::{PROCESS_LABEL, runner_name},
     stall::{self, Cause},
 };
 use crate::experiment::Record;

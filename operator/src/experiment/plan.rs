@@ -48,7 +48,7 @@ pub enum PlanError {
         missing: String,
     },
     /// A combination of values would be refused if it were written into the spec.
-    #[error("spec.sweep: {values} is refused: {}", list(violations))]
+    #[error("spec.sweep: {values} is refused: {}", validate::listed(violations))]
     Refused {
         /// The swept fields with their values.
         values: String,
@@ -122,11 +122,6 @@ fn check_axes(axes: &[SweepAxis]) -> Result<(), PlanError> {
         return Err(PlanError::TooManyPoints { points });
     }
     Ok(())
-}
-
-fn list(violations: &[Violation]) -> String {
-    let texts: Vec<String> = violations.iter().map(ToString::to_string).collect();
-    texts.join("; ")
 }
 
 fn described(combination: &Combination<'_>) -> String {

@@ -49,7 +49,9 @@ async fn a_window_costs_six_writes_per_process_and_each_further_one_three() {
     let one = writes(&world, "one", 1).await;
     let four = writes(&world, "four", 4).await;
     let per_process = |requests: &[Request]| requests.len() as u32 / PROCESSES;
-    assert!(per_process(&one) <= 6, "{one:#?}");
+    // The mailbox is created before anything is patched into it or its status.
+    let first = 1 + per_process(&one);
+    assert!(!one.is_empty() && first <= 6, "{one:#?}");
     let further = (four.len() - one.len()) as u32 / PROCESSES;
     assert!(
         further <= 3 * 3,

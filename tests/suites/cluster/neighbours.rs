@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use lem_crds::status::ExperimentPhase;
+use lem_test_cluster::Cluster;
 
 use crate::{
     experiment::{tiny, with},
-    world::{World, described},
+    world::{World, condition, described, shared_name, start},
 };
 
 /// When each node was measured on, by whom.
@@ -60,7 +61,9 @@ async fn four_experiments_that_each_need_every_node_run_one_after_the_other() {
 #[tokio::test]
 #[ignore = "starts a cluster: make test-cluster"]
 async fn an_experiment_waits_for_the_nodes_of_another_and_says_so() {
-    let world = World::of("waits").await;
+    // Other tests' experiments, partly placed, would be another cause to wait. It ends with this process.
+    let cluster: &'static Cluster = Box::leak(Box::new(start(&format!("{}-waits", shared_name())).await));
+    let world = World::on(cluster, "waits").await;
     let selector = |node: &str| serde_json::json!({"placement": {"nodeSelector": {"kubernetes.io/hostname": node}}});
     world.apply(&with("first", 1, 12, &selector("node-0"))).await;
     world
@@ -71,12 +74,10 @@ async fn an_experiment_waits_for_the_nodes_of_another_and_says_so() {
     world.apply(&with("second", 1, 1, &selector("node-0"))).await;
     let status = world
         .until("second", "a cause for the wait", |status| {
-            let mut conditions = status.conditions.iter();
-            conditions.any(|one| one.type_ == "Stalled" && one.status == "True")
+            condition(status, "Stalled").is_some_and(|stalled| stalled.status == "True")
         })
         .await;
-    let mut conditions = status.conditions.iter();
-    let stalled = conditions.find(|one| one.type_ == "Stalled").unwrap();
+    let stalled = condition(&status, "Stalled").unwrap();
     assert_eq!(stalled.reason, "NodeBusy", "{}", stalled.message);
     assert!(
         stalled.message.contains("another experiment measures"),

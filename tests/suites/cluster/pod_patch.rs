@@ -10,7 +10,7 @@ use serde_json::json;
 
 use crate::{
     experiment::with,
-    world::{World, described},
+    world::{World, condition, described},
 };
 
 #[tokio::test]
@@ -74,11 +74,7 @@ async fn a_patch_of_what_the_operator_relies_on_is_refused_before_anything_is_ma
             !status.conditions.is_empty()
         })
         .await;
-    let validated = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Validated")
-        .unwrap();
+    let validated = condition(&status, "Validated").unwrap();
     assert_eq!(validated.status, "False", "{}", described(&status));
     for words in [
         "spec.runner.podPatch.serviceAccountName: cannot be patched",

@@ -32,14 +32,14 @@ use serde_json::json;
 
 use self::{
     answer::{Said, agree},
-    manifest::{By, Manifest, binary},
+    manifest::{By, Manifest},
 };
-use crate::world::{World, described, repository};
+use crate::world::{World, binaries, condition, described, repository};
 
 /// What `lem validate` says of each of the files, by its complaints; an empty list means valid.
 fn lem(arguments: &[&str], files: &[&Manifest]) -> Vec<Vec<String>> {
     let paths = files.iter().map(|manifest| &manifest.path);
-    let output = Command::new(binary("lem"))
+    let output = Command::new(binaries().join("lem"))
         .arg("validate")
         .args(arguments)
         .args(paths)
@@ -176,15 +176,15 @@ async fn what_only_the_operator_sees_is_in_the_condition_validated_and_can_be_cu
         let status = world
             .until(&name, "the condition Validated", |status| !status.conditions.is_empty())
             .await;
-        let [condition] = status.conditions.as_slice() else {
+        let [only] = status.conditions.as_slice() else {
             panic!("{name}: {}", described(&status));
         };
         assert_eq!(
-            (condition.type_.as_str(), condition.status.as_str()),
+            (only.type_.as_str(), only.status.as_str()),
             ("Validated", "False"),
             "{name}"
         );
-        assert_eq!(std::slice::from_ref(&condition.message), manifest.must_say, "{name}");
+        assert_eq!(std::slice::from_ref(&only.message), manifest.must_say, "{name}");
         assert_eq!(status.phase, ExperimentPhase::Pending, "{name}");
         let cure = json!({"spec": {"sweep": null, "runner": null, "workload": {"prompts": null},
             "model": {"source": {"directory": null, "synthetic": {"preset": "tiny-test"}}}}});
@@ -196,10 +196,7 @@ async fn what_only_the_operator_sees_is_in_the_condition_validated_and_can_be_cu
                 status.observed_generation == generation
             })
             .await;
-        let validated = status
-            .conditions
-            .iter()
-            .find(|condition| condition.type_ == "Validated");
+        let validated = condition(&status, "Validated");
         assert_eq!(validated.unwrap().status, "True", "{name}: {}", described(&status));
     }
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::{
     hub, model,
-    world::{SYSTEM, World, described},
+    world::{SYSTEM, World, condition, described},
 };
 
 /// The record of the only process of a finished experiment: it has loaded the very weights.
@@ -32,8 +32,7 @@ async fn measured(world: &World, experiment: &str) -> Runner {
 /// The one sentence in which the end of an experiment is explained.
 fn explanation(status: &EfficiencyExperimentStatus) -> &str {
     assert_eq!(status.phase, ExperimentPhase::Failed, "{}", described(status));
-    let failed = status.conditions.iter().find(|condition| condition.type_ == "Failed");
-    &failed.unwrap().message
+    &condition(status, "Failed").unwrap().message
 }
 
 #[tokio::test]

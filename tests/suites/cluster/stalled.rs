@@ -7,15 +7,9 @@ mod objects;
 mod placement;
 mod refusal;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use lem_crds::{EfficiencyExperimentStatus, status::ExperimentPhase};
 
-use crate::world::{World, described};
-
-/// A condition of a status.
-fn condition<'a>(status: &'a EfficiencyExperimentStatus, kind: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == kind)
-}
+use crate::world::{World, condition, described};
 
 /// Waits until an experiment is stalled for a reason; gives the message.
 async fn stalled(world: &World, name: &str, reason: &str) -> String {

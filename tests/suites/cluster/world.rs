@@ -1,18 +1,21 @@
 //! The one cluster that the tests share, with the operator in it, and what they ask of it.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use k8s_openapi::{
     api::{apps::v1::Deployment, core::v1::Namespace},
     apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
+    apimachinery::pkg::apis::meta::v1::Condition,
 };
 use kube::{
     Api, Client, ResourceExt,
     api::{DeleteParams, PostParams},
-    runtime::{conditions::is_crd_established, wait::Condition},
+    runtime::{conditions::is_crd_established, wait::Condition as _},
 };
 use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, Runner, status::ExperimentPhase};
 use lem_test_cluster::{Cluster, FailureGuard, Image, Options};
@@ -149,6 +152,11 @@ impl World {
     }
 }
 
+/// A condition of a status.
+pub(crate) fn condition<'a>(status: &'a EfficiencyExperimentStatus, kind: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == kind)
+}
+
 /// Conditions and failures, for a test's message.
 pub(crate) fn described(status: &EfficiencyExperimentStatus) -> String {
     let conditions = status.conditions.iter().map(|condition| {
@@ -251,14 +259,20 @@ pub(crate) fn image(program: &str) -> PathBuf {
     image_called(&format!("{program}:dev"), program)
 }
 
-/// The image of a built program under a name and tag.
+/// The image of a built program under a name and tag, written once: another cluster may be reading it.
 pub(crate) fn image_called(name: &str, program: &str) -> PathBuf {
+    static WRITTEN: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
     let folder = binaries();
     let archive = folder.join(format!("{}-test-image.tar", name.replace(':', "-")));
+    let mut written = WRITTEN.lock().unwrap_or_else(PoisonError::into_inner);
+    if written.contains(&archive) {
+        return archive;
+    }
     let image = Image::new(&format!("localhost/{name}"), &folder.join(program)).unwrap();
     // As `make images` does: a client of the hub does not start without.
     let image = image.with_certificates().unwrap();
     image.write(&archive).unwrap();
+    written.insert(archive.clone());
     archive
 }
 

@@ -16,7 +16,7 @@ const ASKED: Asked = Asked {
     trials: 3,
 };
 
-/// The node of a process whose windows are reported there, if it is the only one of the experiment on it.
+/// The node on which a process measures.
 async fn node_of(world: &World, experiment: &str, process: u32) -> String {
     let runners = world.runners(experiment).await;
     let mut runners = runners.iter();

@@ -15,7 +15,7 @@ use super::{
     fault::{Fault, Script, Step},
     invariants::{self, Asked},
     operator::Operator,
-    world::{World, define, image},
+    world::{World, define, image, shared_name},
 };
 
 /// A node takes one experiment at a time.
@@ -41,7 +41,9 @@ async fn cluster() -> &'static Cluster {
             images: vec![image("lem-runner")],
             ..Options::default()
         };
-        let cluster = Cluster::start("flt-requests", options).await.unwrap();
+        let cluster = Cluster::start(&format!("{}-requests", shared_name()), options)
+            .await
+            .unwrap();
         define(&cluster).await;
         cluster
     };

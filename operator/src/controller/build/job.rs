@@ -10,7 +10,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use lem_crds::runner::EXIT_REFUSED;
+use lem_crds::runner::{CONTAINER, EXIT_REFUSED};
 
 use super::{
     CohortPlan,
@@ -66,7 +66,7 @@ fn failure_policy() -> PodFailurePolicy {
         rules: vec![
             PodFailurePolicyRule {
                 on_exit_codes: Some(PodFailurePolicyOnExitCodesRequirement {
-                    container_name: Some(pod::CONTAINER.to_owned()),
+                    container_name: Some(CONTAINER.to_owned()),
                     operator: "In".to_owned(),
                     values: vec![EXIT_REFUSED],
                 }),

@@ -17,6 +17,7 @@ use k8s_openapi::{
 use lem_crds::{
     experiment::{ImagePullPolicy, ModelSource, RunnerTemplate},
     quantity::Amount,
+    runner::CONTAINER,
 };
 
 use super::{
@@ -24,8 +25,6 @@ use super::{
     volume,
 };
 
-/// Name of the container that measures.
-pub const CONTAINER: &str = "runner";
 /// Nobody's user and group in distroless images.
 const USER: i64 = 65532;
 /// The resource that NVIDIA's device plugin advertises.

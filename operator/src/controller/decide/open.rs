@@ -105,8 +105,8 @@ fn close(incarnation: &Incarnation, at_once: bool) -> Decision {
     let mut decision = Decision::at(Stage::Closing);
     let unfinished = incarnation.seats.iter().filter(|seat| !seat.runner.spec.finish);
     decision.changes = unfinished.map(|seat| tell(seat, Letter::Finish)).collect();
-    if at_once && incarnation.job.as_ref().is_some_and(|job| !job.deleting) {
-        decision.changes.push(delete_job(incarnation));
+    if at_once {
+        decision.changes.extend(delete_job(incarnation));
     }
     decision
 }

@@ -79,9 +79,3 @@ pub(crate) fn folder(folder: &Path) -> Vec<Manifest> {
     paths.sort();
     paths.into_iter().map(Manifest::read).collect()
 }
-
-/// A built program.
-pub(crate) fn binary(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.ancestors().nth(2).unwrap().join(name)
-}

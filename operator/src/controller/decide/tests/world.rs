@@ -520,14 +520,13 @@ fn act(
             }
             return None;
         }
-        let assignment = assigned;
-        let start = match (assignment.window.barrier, assignment.start_at) {
+        let start = match (assigned.window.barrier, assigned.start_at) {
             (Barrier::Trial, Some(start)) if start <= now => start,
             (Barrier::Trial, _) => return None,
             (Barrier::None, _) => now,
         };
         let offset = start.as_second() - 1_800_000_000;
-        let measured = fixtures::process(spec.process, &assignment.trial, offset as f64, offset as f64 + 10.0);
+        let measured = fixtures::process(spec.process, &assigned.trial, offset as f64, offset as f64 + 10.0);
         status.schema_version = SCHEMA_VERSION;
         status.environment = Some(measured.environment);
         status.baselines = measured.baselines;
