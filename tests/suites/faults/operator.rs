@@ -96,6 +96,7 @@ fn live(config: &Config, namespace: &str, script: &Arc<Script>) -> Life {
     let settings = Settings {
         defaults: Defaults {
             runner_image: "localhost/lem-runner:dev".to_owned(),
+            runner_image_gpu: None,
         },
         instance: namespace.to_owned(),
         watch_namespace: Some(namespace.to_owned()),

@@ -78,10 +78,10 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
 }
 
 fn container(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Container {
-    let image = template.image.clone();
+    let default = plan.defaults.image(plan.load.gpus_per_process);
     Container {
         name: CONTAINER.to_owned(),
-        image: Some(image.unwrap_or_else(|| plan.defaults.runner_image.clone())),
+        image: Some(template.image.clone().unwrap_or_else(|| default.to_owned())),
         image_pull_policy: template
             .image_pull_policy
             .map(ImagePullPolicy::name)
