@@ -32,6 +32,7 @@ pub fn fleet_members(spec: &EfficiencyExperimentSpec, point: &Point, records: &[
 }
 
 fn member(spec: &EfficiencyExperimentSpec, point: &Point, node: &str, records: &[Record]) -> Option<FleetMember> {
+    let (spec, records) = &alone(spec, records);
     let windows = || records.iter().flat_map(|record| &record.status.windows);
     let of_point = windows().filter(|window| window.trial.plan_sha256 == point.plan_sha256);
     let mut last_attempts: BTreeMap<u32, &TrialIdentity> = BTreeMap::new();
@@ -66,6 +67,19 @@ fn member(spec: &EfficiencyExperimentSpec, point: &Point, node: &str, records: &
             .map(|trial| devices(trial, records))
             .unwrap_or_default(),
     })
+}
+
+/// The node's processes as if there were no others: a set that is not complete has no figures.
+fn alone(spec: &EfficiencyExperimentSpec, records: &[Record]) -> (EfficiencyExperimentSpec, Vec<Record>) {
+    let processes: BTreeSet<u32> = records.iter().map(|record| record.process).collect();
+    let place = |process| processes.iter().position(|one| *one == process).unwrap_or_default() as u32;
+    let renumber = |record: &Record| Record {
+        process: place(record.process),
+        status: record.status.clone(),
+    };
+    let mut spec = spec.clone();
+    spec.processes.count = processes.len() as u32;
+    (spec, records.iter().map(renumber).collect())
 }
 
 /// What the node's devices showed in one trial, each once.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 /// Short, so that the tests need not wait.
-pub(crate) const INTERVAL: &str = "1s";
+const INTERVAL: &str = "2s";
 
 /// The scrape configuration of one monitor.
 pub(crate) fn scrape_configuration(monitor: &Value, kubeconfig: &str) -> Value {

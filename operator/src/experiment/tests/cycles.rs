@@ -1,15 +1,16 @@
 //! Cycles of one point, two points against each other, and nodes of one class.
 
 use lem_crds::{
+    RunnerStatus,
     experiment::StopRule,
     status::{Doubt, PointResult, TrialResult, Verdict},
 };
 use proptest::prelude::*;
 
-use super::fixtures::{near, trial};
+use super::fixtures::{Process, near, trial};
 use crate::experiment::{
-    Comparison, FleetMember, Outcome, Refusal, Side, compare, fleet_outliers, needs_another_cycle, stop_rule_satisfied,
-    summarise_point,
+    Comparison, FleetMember, Outcome, Record, Refusal, Side, compare, fleet_members, fleet_outliers,
+    needs_another_cycle, stop_rule_satisfied, summarise_point,
 };
 
 /// A trial of `cycle` whose GPU used so many joules.
@@ -245,6 +246,43 @@ fn a_node_outside_three_and_a_half_deviations_of_its_class_is_named() {
     let mut mixed = fleet(9.0);
     mixed[0].node_class = "A100".to_owned();
     assert_eq!(fleet_outliers(&mixed), [], "four nodes of a class are too few to judge");
+}
+
+#[test]
+fn each_node_is_judged_by_its_own_processes_and_counters() {
+    let mut trial = trial(&[(0.0, 10.0), (0.0, 10.0), (0.0, 10.0)]);
+    let other = &mut trial.processes[2];
+    other.environment.node = "node-b".to_owned();
+    let window = other.window();
+    window.node = "node-b".to_owned();
+    for reading in &mut window.energy {
+        reading.counter.node = "node-b".to_owned();
+    }
+    let records: Vec<Record> = trial.processes.iter().map(record).collect();
+    let members = fleet_members(&trial.spec, &trial.point, &records);
+    let found: Vec<(&str, f64)> = members
+        .iter()
+        .map(|member| (member.node.as_str(), member.joules_per_token))
+        .collect();
+    // Two boards of 300 W and the package of 100 W they share over 300 tokens; one of each over 150.
+    assert_eq!(found.len(), 2);
+    assert_eq!((found[0].0, found[1].0), ("node-a", "node-b"));
+    near(Some(found[0].1), 7_000.0 / 300.0);
+    near(Some(found[1].1), 4_000.0 / 150.0);
+}
+
+fn record(process: &Process) -> Record {
+    Record {
+        process: process.index,
+        status: RunnerStatus {
+            schema_version: process.schema_version,
+            environment: Some(process.environment.clone()),
+            held: process.held,
+            baselines: process.baselines.clone(),
+            windows: process.window.clone().into_iter().collect(),
+            ..RunnerStatus::default()
+        },
+    }
 }
 
 proptest! {
