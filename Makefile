@@ -77,6 +77,7 @@ test-cluster: cluster-suite ## run all suites that need a cluster (about 25 minu
 
 generate: ## write the generated files again
 	cargo run -q -p lem-crds --example generate
+	cargo run -q -p lem-tests --bin lem-generate-charts
 
 format: ## format the code
 	cargo fmt --all

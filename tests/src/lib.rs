@@ -1,1 +1,3 @@
-//! placeholder
+//! What generators and suites share.
+
+pub mod chart;

@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use clap::Parser;
-use kube::Client;
+use kube::{Client, Config, client::ClientBuilder};
 use lem_operator::controller::{
     self, Settings,
     build::Defaults,
     leader::{self, Candidate},
+    metrics::ApiMetrics,
     server::{self, Health},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -21,12 +22,19 @@ struct Arguments {
     /// Image of the runner where an experiment names none.
     #[arg(long, env = "LEM_RUNNER_IMAGE", default_value_t = format!("lem-runner:{}", env!("CARGO_PKG_VERSION")))]
     runner_image: String,
+    /// Image of the runner for processes with GPUs where an experiment names none, such as one with the CUDA engine.
+    /// Without it they run the other one.
+    #[arg(long, env = "LEM_RUNNER_IMAGE_GPU", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    runner_image_gpu: Option<String>,
     /// Address of /healthz, /readyz and /metrics.
     #[arg(long, env = "LEM_ADDRESS", default_value = "0.0.0.0:8080")]
     address: SocketAddr,
     /// Namespace of the Lease by which replicas choose the one that writes.
     #[arg(long, env = "POD_NAMESPACE", default_value = "default")]
     namespace: String,
+    /// Name of that Lease. Operators of one namespace that watch different ones need different names.
+    #[arg(long, env = "LEM_LEASE_NAME", default_value = "lem-operator", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    lease_name: String,
     /// The only namespace whose experiments are measured. Without it all are, which takes a `ClusterRole`; with it, a Role
     /// in that namespace (and one for the Lease) is enough. No other operator may look at the same namespace.
     #[arg(long, env = "LEM_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -57,10 +65,15 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn operate(arguments: Arguments) -> anyhow::Result<()> {
-    let client = Client::try_default().await.context("failed to find the API server")?;
+    let config = Config::infer().await.context("failed to find the API server")?;
+    let api = ApiMetrics::default();
+    let client: Client = ClientBuilder::try_from(config)
+        .context("failed to make a client of the API server")?
+        .with_layer(&api)
+        .build();
     let candidate = Candidate {
         namespace: arguments.namespace,
-        name: "lem-operator".to_owned(),
+        name: arguments.lease_name,
         identity: arguments.name.clone(),
     };
     let (leadership, ask) = leader::start(client.clone(), candidate.clone());
@@ -77,6 +90,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
     let settings = Settings {
         defaults: Defaults {
             runner_image: arguments.runner_image,
+            runner_image_gpu: arguments.runner_image_gpu,
         },
         instance: arguments.name,
         watch_namespace: arguments.watch_namespace,
@@ -88,6 +102,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         leadership,
         health.clone(),
         shutdown,
+        &api,
         |registry| {
             served = server::serve(arguments.address, registry, health);
             match &served {

@@ -51,6 +51,16 @@ impl Owner {
 pub struct Defaults {
     /// Image of the runner where the experiment names none.
     pub runner_image: String,
+    /// The same for processes with GPUs, if it is another one.
+    pub runner_image_gpu: Option<String>,
+}
+
+impl Defaults {
+    /// Image of a process with so many GPUs.
+    fn image(&self, gpus: u32) -> &str {
+        let with_gpus = self.runner_image_gpu.as_deref().filter(|_| gpus > 0);
+        with_gpus.unwrap_or(&self.runner_image)
+    }
 }
 
 /// Everything that the objects of one incarnation of a cohort follow from.

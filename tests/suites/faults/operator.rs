@@ -8,7 +8,11 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use lem_operator::controller::{
-    self, Settings, build::Defaults, leader::Leadership, metrics::exposition, server::Health,
+    self, Settings,
+    build::Defaults,
+    leader::Leadership,
+    metrics::{ApiMetrics, exposition},
+    server::Health,
 };
 use lem_test_cluster::Cluster;
 use prometheus_client::registry::Registry;
@@ -92,6 +96,7 @@ fn live(config: &Config, namespace: &str, script: &Arc<Script>) -> Life {
     let settings = Settings {
         defaults: Defaults {
             runner_image: "localhost/lem-runner:dev".to_owned(),
+            runner_image_gpu: None,
         },
         instance: namespace.to_owned(),
         watch_namespace: Some(namespace.to_owned()),
@@ -104,6 +109,7 @@ fn live(config: &Config, namespace: &str, script: &Arc<Script>) -> Life {
         Leadership::always(),
         Health::default(),
         std::future::pending(),
+        &ApiMetrics::default(),
         move |made| *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(made),
     ));
     Life { registry, task }

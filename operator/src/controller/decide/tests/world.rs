@@ -239,6 +239,7 @@ impl World {
                     pod_patch: &prepared.pod_patch,
                     defaults: &Defaults {
                         runner_image: "lem-runner".to_owned(),
+                        runner_image_gpu: None,
                     },
                     key: cohort,
                     incarnation: *incarnation,
