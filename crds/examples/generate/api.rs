@@ -21,6 +21,7 @@ a `quantity`, a duration such as `90s` and a decimal number are strings. What a 
 /// A definition that is no YAML, which a test excludes.
 pub(super) fn page(definitions: &[(&'static str, String)]) -> Result<String, Box<dyn Error>> {
     let mut page = HEAD.to_owned();
+    let mut shown = HashMap::new();
     for (_, yaml) in definitions {
         let definition: Value = serde_yaml::from_str(yaml)?;
         let names = &definition["spec"]["names"];
@@ -31,7 +32,7 @@ pub(super) fn page(definitions: &[(&'static str, String)]) -> Result<String, Box
         writeln!(page, "## {kind}\n\n{description}\n")?;
         let mut objects = Objects {
             page: &mut page,
-            shown: HashMap::new(),
+            shown: &mut shown,
         };
         objects.object(short.unwrap_or(kind), schema)?;
     }
@@ -43,8 +44,8 @@ pub(super) fn page(definitions: &[(&'static str, String)]) -> Result<String, Box
 /// The sections of one resource.
 struct Objects<'a> {
     page: &'a mut String,
-    /// Where a schema is shown already: seventy metrics are one section.
-    shown: HashMap<String, String>,
+    /// Where a schema is shown already: seventy metrics are one section, and a plan is part of both resources.
+    shown: &'a mut HashMap<String, String>,
 }
 
 impl Objects<'_> {
