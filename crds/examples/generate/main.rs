@@ -37,7 +37,11 @@ mod tests {
     fn the_reference_pages_are_those_of_this_code() {
         for (path, content) in files().unwrap() {
             let committed = fs::read_to_string(root().join(&path)).unwrap_or_default();
-            assert!(committed == content, "{} is out of date: run `make generate`", path.display());
+            assert!(
+                committed == content,
+                "{} is out of date: run `make generate`",
+                path.display()
+            );
         }
     }
 
