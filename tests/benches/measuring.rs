@@ -8,8 +8,12 @@
 
 use std::{
     fs,
+    io::{Read, Write},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::mpsc,
+    thread,
     time::Duration,
 };
 
@@ -24,6 +28,10 @@ use serde_json::{Value, json};
 const PAIRS: usize = 6;
 /// Throughput with metering over throughput without.
 const METERING_LIMIT: f64 = 0.99;
+/// Throughput of a process that is scraped every second over that of one that is not.
+const SCRAPING_LIMIT: f64 = 0.995;
+/// Where the scraped process serves its metrics.
+const METRICS_ADDRESS: &str = "127.0.0.1:19464";
 
 fn main() -> Result<()> {
     // cargo passes --bench, and a filter where the user gives one.
@@ -37,6 +45,9 @@ fn main() -> Result<()> {
     );
     if wanted("metering") {
         bench.metering(&mut figures)?;
+    }
+    if wanted("scraping") {
+        bench.scraping(&mut figures)?;
     }
     if wanted("speed") {
         bench.speed(&mut figures)?;
@@ -116,7 +127,7 @@ impl Bench {
             if let Some(status) = child.try_wait()? {
                 break status.code();
             }
-            std::thread::sleep(Duration::from_millis(50));
+            thread::sleep(Duration::from_millis(50));
         };
         if !matches!(code, Some(0 | 3)) {
             bail!(
@@ -172,25 +183,43 @@ impl Bench {
         };
         let on = self.smollm2("metered", &spec(json!({"gpu": "Required", "cpu": "Estimate"})));
         let off = self.smollm2("unmetered", &spec(json!({"gpu": "Disabled", "cpu": "Disabled"})));
-        let mut ratios = Vec::new();
-        for pair in 0..PAIRS {
-            let order: [&Value; 2] = if pair % 2 == 0 { [&on, &off] } else { [&off, &on] };
-            let mut speeds = Vec::new();
-            for manifest in order {
-                let run = self.run_spec(manifest, &environment)?;
-                speeds.push(metric(&run, "tokens_per_second")?.mean);
-            }
-            if pair % 2 == 1 {
-                speeds.reverse();
-            }
-            ratios.push(speeds[0] / speeds[1]);
-        }
+        let ratios = alternating(|with| self.run_spec(if with { &on } else { &off }, &environment))?;
         report(
             figures,
             "throughput metered ÷ unmetered",
             "",
             estimate(&ratios).as_ref(),
             Some(METERING_LIMIT),
+        );
+        Ok(())
+    }
+
+    /// The same windows with a scrape every second and with none.
+    fn scraping(&self, figures: &mut Vec<Value>) -> Result<()> {
+        let manifest = self.smollm2(
+            "scraped",
+            &json!({
+                "energy": {"gpu": "Disabled", "cpu": "Estimate"},
+                "workload": {"requests": 6, "maxInputTokens": 32, "maxOutputTokens": 96, "ignoreEos": true},
+                "protocol": {"cycles": 1, "baseline": {"duration": "100ms"}, "cooldown": {"duration": "0s"},
+                    "warmup": {"fixed": {"iterations": 1}}},
+            }),
+        );
+        let environment = [("LEM_METRICS_ADDRESS", Path::new(METRICS_ADDRESS))];
+        let mut scrapes = 0;
+        let ratios = alternating(|with| {
+            let scraper = with.then(Scraper::start);
+            let run = self.run_spec(&manifest, &environment);
+            scrapes += scraper.map_or(0, Scraper::stop);
+            run
+        })?;
+        println!("  {scrapes} scrapes were answered:");
+        report(
+            figures,
+            "throughput scraped every second ÷ not scraped",
+            "",
+            estimate(&ratios).as_ref(),
+            Some(SCRAPING_LIMIT),
         );
         Ok(())
     }
@@ -290,6 +319,57 @@ impl Bench {
         );
         Ok(())
     }
+}
+
+/// Tokens per second with something over those without it, of alternating pairs.
+fn alternating(mut run: impl FnMut(bool) -> Result<Run>) -> Result<Vec<f64>> {
+    let mut ratios = Vec::new();
+    for pair in 0..PAIRS {
+        let order = if pair % 2 == 0 { [true, false] } else { [false, true] };
+        let mut speeds = Vec::new();
+        for with in order {
+            speeds.push(metric(&run(with)?, "tokens_per_second")?.mean);
+        }
+        if pair % 2 == 1 {
+            speeds.reverse();
+        }
+        ratios.push(speeds[0] / speeds[1]);
+    }
+    Ok(ratios)
+}
+
+/// Asks for the metrics every second, as Prometheus does.
+struct Scraper {
+    stop: mpsc::Sender<()>,
+    thread: thread::JoinHandle<usize>,
+}
+
+impl Scraper {
+    fn start() -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            let mut answered = 0;
+            while stopped.recv_timeout(Duration::from_secs(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                answered += usize::from(scrape().is_ok_and(|text| text.ends_with("# EOF\n")));
+            }
+            answered
+        });
+        Self { stop, thread }
+    }
+
+    /// Gives the number of answers.
+    fn stop(self) -> usize {
+        drop(self.stop);
+        self.thread.join().unwrap_or_default()
+    }
+}
+
+fn scrape() -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(METRICS_ADDRESS)?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lem\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    Ok(text)
 }
 
 fn metric(run: &Run, name: &str) -> Result<Estimate> {

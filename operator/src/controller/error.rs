@@ -3,6 +3,8 @@
 /// What an error means for the next try. Bounded: also the label of metrics.
 pub fn category(error: &kube::Error) -> &'static str {
     match error {
+        // The API server calls its own refusal of an unknown field an internal error.
+        kube::Error::Api(status) if status.message.contains("not declared in schema") => "outdated_definition",
         kube::Error::Api(status) => match status.code {
             403 if status.message.contains("being terminated") => "terminating",
             403 => "forbidden",
@@ -17,9 +19,13 @@ pub fn category(error: &kube::Error) -> &'static str {
     }
 }
 
-/// The API server's own words, without the wrapping.
+/// The API server's own words, without the wrapping, and what to do where they do not say it.
 pub fn words(error: &kube::Error) -> String {
     match error {
+        kube::Error::Api(status) if category(error) == "outdated_definition" => format!(
+            "{}: the definitions in the cluster are older than this operator; upgrade the chart lem-crds (or apply crds/*.yaml)",
+            status.message
+        ),
         kube::Error::Api(status) => status.message.clone(),
         other => other.to_string(),
     }
@@ -74,5 +80,13 @@ mod tests {
         let ending = "unable to create new content in namespace lab because it is being terminated";
         assert_eq!(category(&forbidden(ending)), "terminating");
         assert_eq!(category(&forbidden("exceeded quota")), "forbidden");
+    }
+
+    #[test]
+    fn an_operator_that_is_newer_than_the_definitions_says_so() {
+        let message = "failed to create typed patch object: .status.progress.verdicts: field not declared in schema";
+        let error = kube::Error::Api(Box::new(Status::failure(message, "InternalError").with_code(500)));
+        assert_eq!(category(&error), "outdated_definition");
+        assert!(words(&error).contains("upgrade the chart lem-crds"), "{}", words(&error));
     }
 }

@@ -1,0 +1,125 @@
+//! What the tests look at: a cluster with the operator from the chart, a Prometheus, and two finished experiments.
+
+use jiff::Timestamp;
+use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus};
+use lem_fake_nvml::{Board, Waveform};
+use lem_test_cluster::{Cluster, NodeOptions, Options};
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+
+use crate::{
+    experiment,
+    helm::{chart, helm, objects, printed},
+    prometheus::Prometheus,
+    world::{SYSTEM, World, image_called, until_ready},
+};
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The node that wastes energy.
+pub(crate) const WASTEFUL: &str = "node-4";
+const NODES: usize = 5;
+/// Cycles of each point.
+pub(crate) const CYCLES: u32 = 2;
+
+/// The scene of all tests.
+pub(crate) struct Scene {
+    pub(crate) cluster: &'static Cluster,
+    pub(crate) world: World,
+    pub(crate) prometheus: Prometheus,
+    /// When Prometheus began.
+    pub(crate) since: Timestamp,
+    /// Of the experiment `after`.
+    pub(crate) status: EfficiencyExperimentStatus,
+}
+
+/// The scene, set up once.
+pub(crate) async fn scene() -> &'static Scene {
+    static SCENE: OnceCell<Scene> = OnceCell::const_new();
+    SCENE.get_or_init(set_up).await
+}
+
+async fn set_up() -> Scene {
+    let image = |program: &str| image_called(&format!("{program}:{VERSION}"), program);
+    let options = Options {
+        nodes: (0..NODES).map(node).collect(),
+        images: vec![image("lem-operator"), image("lem-runner")],
+        ..Options::default()
+    };
+    let name = format!("{}-observe", crate::world::shared_name());
+    let cluster: &'static Cluster = Box::leak(Box::new(Cluster::start(&name, options).await.unwrap()));
+    install(cluster);
+    until_ready(cluster).await;
+    let since = Timestamp::now();
+    let prometheus = Prometheus::start(cluster, &rendered()).await;
+    let world = World::on(cluster, "observe").await;
+    world.apply(&measured("before")).await;
+    world.ended("before").await;
+    let mut after = measured("after");
+    let baseline = ("lem.dev/baseline-experiment".to_owned(), "before".to_owned());
+    after.metadata.annotations = Some([baseline].into());
+    world.apply(&after).await;
+    let status = world.ended("after").await;
+    Scene {
+        cluster,
+        world,
+        prometheus,
+        since,
+        status,
+    }
+}
+
+fn node(index: usize) -> NodeOptions {
+    let mut node = NodeOptions::with_index(index);
+    let watts = if node.name == WASTEFUL { 640.0 } else { 160.0 };
+    for board in &mut node.boards {
+        *board = Board {
+            minor_number: board.minor_number,
+            ..Board::new(&board.uuid, 20.0, Waveform::Constant { watts })
+        };
+    }
+    node
+}
+
+/// Two points with everything that a dashboard shows: GPUs, latencies, prices.
+fn measured(name: &str) -> EfficiencyExperiment {
+    let spec = json!({
+        "processes": {"gpusPerProcess": 1},
+        "energy": {"gpu": "Required", "cpu": "Estimate"},
+        "workload": {"requests": 24, "maxOutputTokens": 48},
+        "sweep": [{"field": "workload.maxInputTokens", "values": [8, 16]}],
+        "pricing": {"energyPricePerKilowattHour": "0.30", "gridIntensityGramsPerKilowattHour": "380"},
+    });
+    experiment::with(name, NODES as u32, CYCLES, &spec)
+}
+
+fn install(cluster: &Cluster) {
+    let kubeconfig = cluster.kubeconfig().to_str().unwrap();
+    let install = |release: &str, of: &str, more: &[&str]| {
+        let path = chart(of);
+        let fixed = ["--kubeconfig", kubeconfig, "install", release, path.to_str().unwrap()];
+        let namespace = ["--namespace", SYSTEM, "--create-namespace", "--wait", "--timeout", "3m"];
+        printed(&helm(fixed.iter().chain(&namespace).chain(more)));
+    };
+    install("lem-crds", "lem-crds", &[]);
+    install("lem", "lem", &["--set", "images.registry=localhost"]);
+}
+
+/// What the chart renders where the monitoring kinds are there.
+pub(crate) fn rendered() -> Vec<Value> {
+    let path = chart("lem");
+    let forced =
+        ["serviceMonitor", "podMonitor", "rules", "dashboards"].map(|part| format!("monitoring.{part}.enabled=true"));
+    let forced: Vec<&str> = forced.iter().flat_map(|value| ["--set", value]).collect();
+    let fixed = [
+        "template",
+        "lem",
+        path.to_str().unwrap(),
+        "--namespace",
+        SYSTEM,
+        "--kube-version",
+        "1.37",
+    ];
+    let text = printed(&helm(fixed.iter().chain(&forced)));
+    let objects = objects(&text).into_iter();
+    objects.map(|object| serde_json::to_value(object).unwrap()).collect()
+}
