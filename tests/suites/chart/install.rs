@@ -42,7 +42,9 @@ async fn operators(world: &World) -> Result<Vec<String>, String> {
     let pods = Api::<Pod>::namespaced(world.client.clone(), SYSTEM);
     let ours = ListParams::default().labels("app.kubernetes.io/name=lem,app.kubernetes.io/component=operator");
     let found = pods.list(&ours).await.map_err(|error| error.to_string())?;
-    let images = found.iter().filter_map(|pod| pod.spec.as_ref()?.containers[0].image.clone());
+    let images = found
+        .iter()
+        .filter_map(|pod| pod.spec.as_ref()?.containers[0].image.clone());
     let mut images: Vec<String> = images.collect();
     images.sort();
     Ok(images)
@@ -98,16 +100,16 @@ async fn served(machine: &Machine, world: &World) {
 async fn a_release_lives_through_upgrade_rollback_and_removal_and_its_results_outlive_it() {
     let machine = Machine::start("chart-lifecycle").await;
     let world = machine.world("chart_lifecycle").await;
-    let previous = [
-        machine.package("lem-crds", PREVIOUS),
-        machine.package("lem", PREVIOUS),
-    ];
+    let previous = [machine.package("lem-crds", PREVIOUS), machine.package("lem", PREVIOUS)];
     let crds = chart("lem-crds");
 
     // Install.
     machine.helm(&["install", "lem-crds", previous[0].to_str().unwrap()]);
     let notes = machine.release("install", &previous[1], &[]);
-    assert!(notes.contains("--namespace lem-system rollout status deployment/lem-operator"), "{notes}");
+    assert!(
+        notes.contains("--namespace lem-system rollout status deployment/lem-operator"),
+        "{notes}"
+    );
     until_version(&world, PREVIOUS).await;
     served(&machine, &world).await;
 
@@ -118,7 +120,11 @@ async fn a_release_lives_through_upgrade_rollback_and_removal_and_its_results_ou
     machine.release("upgrade", &chart("lem"), &[]);
     until_version(&world, VERSION).await;
     let status = world.status("upgraded").await.unwrap();
-    assert!(status.progress.finished < 12, "it ended before the upgrade: {}", described(&status));
+    assert!(
+        status.progress.finished < 12,
+        "it ended before the upgrade: {}",
+        described(&status)
+    );
     let upgraded = undisturbed(&world, "upgraded", 12, &before).await;
 
     // Back in the middle of an experiment.
@@ -216,7 +222,10 @@ async fn two_teams_install_for_their_own_namespace_without_rights_on_the_cluster
         assert_eq!(String::from_utf8_lossy(&refused.stdout).trim(), "no");
         let audit = machine.cluster.audit().unwrap().requests().unwrap();
         let user = format!("system:serviceaccount:system-{team}:lem-operator");
-        let forbidden: Vec<_> = audit.iter().filter(|request| request.user == user && request.code == 403).collect();
+        let forbidden: Vec<_> = audit
+            .iter()
+            .filter(|request| request.user == user && request.code == 403)
+            .collect();
         assert!(forbidden.is_empty(), "{forbidden:?}");
     }
     let unseen = outside.status("unseen").await.unwrap();

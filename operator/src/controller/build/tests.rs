@@ -96,7 +96,10 @@ fn everything_is_owned_by_the_experiment_so_that_nothing_outlives_it() {
 #[test]
 fn processes_with_gpus_run_the_image_that_was_made_for_them_unless_the_experiment_names_one() {
     let image = |spec: Value| pod(&spec)["containers"][0]["image"].clone();
-    assert_eq!(image(json!({"processes": {"gpusPerProcess": 0}})), "registry.example/lem-runner:1");
+    assert_eq!(
+        image(json!({"processes": {"gpusPerProcess": 0}})),
+        "registry.example/lem-runner:1"
+    );
     let with_gpus = json!({"processes": {"gpusPerProcess": 1}});
     assert_eq!(image(with_gpus), "registry.example/lem-runner-cuda:1");
     let named = json!({"processes": {"gpusPerProcess": 1}, "runner": {"image": "mine:2"}});
