@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use strum::IntoStaticStr;
 
 use crate::{
     metrics::{Estimate, MetricSet, Unavailable},
@@ -49,7 +50,7 @@ pub struct EfficiencyExperimentStatus {
 }
 
 /// Summary of the conditions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema, IntoStaticStr)]
 pub enum ExperimentPhase {
     /// Not started.
     #[default]
@@ -100,8 +101,51 @@ pub struct Progress {
     pub finished: u32,
     /// Trials repeated.
     pub retried: u32,
+    /// Trials by verdict, those that were repeated too.
+    #[serde(default)]
+    pub verdicts: VerdictCounts,
     /// `finished/planned`.
     pub summary: String,
+}
+
+/// How many trials came to which verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct VerdictCounts {
+    /// Without a doubt.
+    pub valid: u32,
+    /// With doubts.
+    pub suspect: u32,
+    /// Not to be used.
+    pub invalid: u32,
+}
+
+impl VerdictCounts {
+    /// Counts trials.
+    pub fn of(verdicts: impl IntoIterator<Item = Verdict>) -> Self {
+        let mut counts = Self::default();
+        for verdict in verdicts {
+            *counts.get_mut(verdict) += 1;
+        }
+        counts
+    }
+
+    /// Each verdict with its count.
+    pub const fn each(self) -> [(Verdict, u32); 3] {
+        [
+            (Verdict::Valid, self.valid),
+            (Verdict::Suspect, self.suspect),
+            (Verdict::Invalid, self.invalid),
+        ]
+    }
+
+    const fn get_mut(&mut self, verdict: Verdict) -> &mut u32 {
+        match verdict {
+            Verdict::Valid => &mut self.valid,
+            Verdict::Suspect => &mut self.suspect,
+            Verdict::Invalid => &mut self.invalid,
+        }
+    }
 }
 
 /// What `kubectl get` shows.
@@ -117,7 +161,9 @@ pub struct Headline {
 }
 
 /// Whether a number can be acted on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize, JsonSchema, IntoStaticStr,
+)]
 pub enum Verdict {
     /// No doubt was found.
     #[default]
@@ -129,7 +175,9 @@ pub enum Verdict {
 }
 
 /// Why a result is doubtful or invalid (METHODOLOGY §9).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema, IntoStaticStr,
+)]
 pub enum Doubt {
     /// The device slowed itself down.
     Throttled,

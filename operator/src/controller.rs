@@ -40,6 +40,7 @@ use kube::{
         Controller,
         controller::{self, Config},
         events::{Recorder, Reporter},
+        reflector::ObjectRef,
         watcher,
     },
 };
@@ -47,8 +48,16 @@ use lem_crds::Runner;
 use tokio_stream::wrappers::{UnboundedReceiverStream, WatchStream};
 
 use self::{
-    apply::FIELD_MANAGER, build::Defaults, expectation::Expectations, leader::Leadership, memory::Memories,
-    metrics::ControllerMetrics, observe::Caches, reconcile::Context, server::Health, watch::Guarded,
+    apply::FIELD_MANAGER,
+    build::Defaults,
+    expectation::Expectations,
+    leader::Leadership,
+    memory::Memories,
+    metrics::{ApiMetrics, ControllerMetrics},
+    observe::Caches,
+    reconcile::Context,
+    server::Health,
+    watch::Guarded,
 };
 
 /// Reconciliations at the same time; one experiment is never reconciled twice at once.
@@ -67,13 +76,15 @@ pub struct Settings {
 
 /// A controller that is set up: its parts run until the shutdown resolves.
 ///
-/// `serve` is handed the metrics of the controller and of its results once the caches exist.
+/// `api` are the counters of the client. `serve` is handed them with the metrics of the controller and of its results once
+/// the caches exist.
 pub async fn run(
     client: Client,
     settings: Settings,
     leadership: Leadership,
     health: Health,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
+    api: &ApiMetrics,
     serve: impl FnOnce(prometheus_client::registry::Registry),
 ) {
     let (calls, called) = tokio::sync::mpsc::unbounded_channel();
@@ -82,18 +93,29 @@ pub async fn run(
     let (jobs, follow_jobs) = watch::children::<Job>(watch::scope(&client, namespace), calls.clone());
     let (pods, follow_pods) = watch::children::<Pod>(watch::scope(&client, namespace), calls);
     let caches = Caches { runners, jobs, pods };
+    let metrics = ControllerMetrics::default();
+    let called = UnboundedReceiverStream::new(called).inspect({
+        let metrics = metrics.clone();
+        move |experiment: &ObjectRef<Guarded>| {
+            metrics.called(experiment.namespace.as_deref().unwrap_or_default(), &experiment.name);
+        }
+    });
     let controller = Controller::new(
         watch::scope::<Guarded>(&client, namespace),
         watcher::Config::default().any_semantic(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY))
-    .reconcile_on(UnboundedReceiverStream::new(called))
+    .reconcile_on(called)
     .reconcile_all_on(WatchStream::from_changes(leadership.changes()).map(drop))
     .graceful_shutdown_on(shutdown);
 
     let experiments = controller.store();
-    let metrics = ControllerMetrics::default();
-    serve(metrics.registry(experiments.clone()));
+    serve(metrics::registry(
+        &metrics,
+        api,
+        experiments.clone(),
+        caches.runners.clone(),
+    ));
     let recorder = Recorder::new(
         client.clone(),
         Reporter {

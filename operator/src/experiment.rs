@@ -16,6 +16,7 @@ mod completeness;
 mod devices;
 mod efficiency;
 mod energy;
+mod fleet;
 mod latency;
 mod order;
 mod peak;
@@ -34,6 +35,7 @@ pub use self::{
         Comparison, FleetMember, FleetOutlier, MINIMUM_FLEET, OUTLIER_DEVIATIONS, Outcome, Refusal, Side, compare,
         fleet_outliers, higher_is_better,
     },
+    fleet::fleet_members,
     order::{Cohort, TrialSlot, cohort_key, group_cohorts, order_trials},
     plan::{MAXIMUM_POINTS, PlanError, plan},
     point::{

@@ -7,7 +7,7 @@ mod comparison;
 mod csv;
 mod facts;
 #[cfg(test)]
-mod fixture;
+pub(crate) mod fixture;
 mod headline;
 mod html;
 mod json;

@@ -8,6 +8,7 @@ pub mod combined;
 pub mod edge;
 pub mod estimate;
 pub mod integrate;
+mod live;
 pub mod nvml;
 mod open;
 pub mod rapl;
@@ -23,6 +24,7 @@ pub use self::{
     clock::Mark,
     combined::CombinedMeter,
     estimate::{EstimateMeter, EstimateOptions},
+    live::LivePower,
     nvml::{DeviceProvenance, NvmlMeter, NvmlOptions, OwnProcesses},
     open::{CpuMetering, GpuMetering, MeterConfig, OpenedMeter, open},
     rapl::RaplMeter,
@@ -99,6 +101,9 @@ impl MeterError {
 pub trait Meter: Send {
     /// The counters, before anything is measured.
     fn describe(&self) -> Vec<CounterDescription>;
+
+    /// Shows the samples of the windows that follow.
+    fn show(&mut self, live: &LivePower);
 
     /// Gets ready for a start edge within the next seconds: finds the phase of stepping counters, which takes up to
     /// 0.35 s and then goes on in the background. `start` does it if it was left out.

@@ -137,12 +137,17 @@ fn run_in_pod(
     metrics_address: Option<SocketAddr>,
     idle_bound: Duration,
 ) -> Result<ExitCode, Box<dyn std::error::Error>> {
-    let metrics = served(metrics_address)?;
+    let metrics = served(metrics_address).unwrap_or_else(|error| {
+        // The measurement does not depend on being watched.
+        tracing::warn!(error = protocol::with_causes(error.as_ref()), "metrics are not served");
+        LiveMetrics::default()
+    });
     let mut mailbox = KubernetesMailbox::open(identity)?;
     let ended = protocol::run(&mut mailbox, &metrics, idle_bound);
     write_digest(Path::new("/dev/termination-log"), &ended.status);
     // The record is kept until it is delivered; only the Job's own deadline ends this wait.
     mailbox.flush(Duration::MAX);
+    metrics.linger();
     let refused = ended.status.error.as_ref().is_some_and(RunnerError::is_refusal);
     match ended.outcome {
         Err(error) if refused => {

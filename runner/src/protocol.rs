@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lem_crds::{
     RunnerSpec, RunnerStatus, SCHEMA_VERSION,
-    experiment::Barrier,
+    experiment::{self, Barrier},
     runner::{Assignment, IdleState, RunnerError, RunnerPhase, WindowRecord},
 };
 
@@ -21,7 +21,7 @@ use crate::{
     energy::{Meter, MeterError},
     engine::{Engine, EngineError},
     mailbox::{Mailbox, MailboxError, Received},
-    metrics::LiveMetrics,
+    metrics::{Introduction, LiveMetrics},
     workload::{Requests, WorkloadError},
 };
 
@@ -112,6 +112,7 @@ pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duratio
     } else {
         RunnerPhase::Failed
     };
+    metrics.enter(process.status.phase);
     process.status.error = outcome.as_ref().err().map(|error| RunnerError {
         category: error.category().to_owned(),
         message: with_causes(error),
@@ -122,6 +123,16 @@ pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duratio
     Ended {
         status: process.status,
         outcome,
+    }
+}
+
+fn introduction(spec: &RunnerSpec) -> Introduction {
+    let experiment::Engine::Candle(_) = &spec.load.engine;
+    Introduction {
+        namespace: std::env::var("LEM_RUNNER_NAMESPACE").ok(),
+        experiment: spec.experiment.clone(),
+        model: spec.load.model.name.clone(),
+        engine: "candle".to_owned(),
     }
 }
 
@@ -156,6 +167,7 @@ struct Loaded {
 impl Process<'_> {
     fn run(&mut self) -> Result<(), ProtocolError> {
         let mut spec = self.next_spec()?;
+        self.metrics.introduce(introduction(&spec));
         let mut loaded = self.load(&spec)?;
         self.enter(RunnerPhase::Idle)?;
         while !spec.finish {
@@ -214,13 +226,15 @@ impl Process<'_> {
 
         // Nothing is reported or logged from here to the end of the window.
         self.status.phase = RunnerPhase::Measuring;
-        self.metrics.measuring.set(1);
-        let record = window::measure(loaded, &requests, assignment, start_at, warmup);
-        self.metrics.measuring.set(0);
+        self.metrics.enter(RunnerPhase::Measuring);
+        let live = &self.metrics.requests;
+        let record = window::measure(loaded, &requests, assignment, start_at, warmup, live);
+        let ended = record.as_ref().ok();
+        let ended = ended.map(|record| (record.duration_seconds, record.energy.as_slice()));
+        self.metrics.window_ended(ended);
         let mut record = record?;
         record.clock.api_server_offset_seconds = self.mailbox.clock_offset_seconds();
         self.status.held.measured += record.duration_seconds;
-        self.count(&record);
         self.status.windows.push(record);
         self.enter(RunnerPhase::Idle)?;
         Ok(spec)
@@ -269,24 +283,13 @@ impl Process<'_> {
 
     fn enter(&mut self, phase: RunnerPhase) -> Result<(), ProtocolError> {
         self.status.phase = phase;
+        self.metrics.enter(phase);
         self.report()
     }
 
     fn report(&mut self) -> Result<(), ProtocolError> {
         self.status.held.total = self.started.elapsed().as_secs_f64();
         self.mailbox.report(&self.status).map_err(ProtocolError::Mailbox)
-    }
-
-    fn count(&self, record: &WindowRecord) {
-        self.metrics.input_tokens.inc_by(record.input_tokens);
-        self.metrics.output_tokens.inc_by(record.output_tokens);
-        self.metrics.requests.inc_by(record.requests_completed);
-        self.metrics.windows.inc();
-        self.metrics.measured.inc_by(record.duration_seconds);
-        record
-            .energy
-            .iter()
-            .for_each(|reading| self.metrics.add_energy(reading));
     }
 }
 

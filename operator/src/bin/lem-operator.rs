@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 
 use anyhow::Context;
 use clap::Parser;
-use kube::Client;
+use kube::{Client, Config, client::ClientBuilder};
 use lem_operator::controller::{
     self, Settings,
     build::Defaults,
     leader::{self, Candidate},
+    metrics::ApiMetrics,
     server::{self, Health},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -64,7 +65,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 async fn operate(arguments: Arguments) -> anyhow::Result<()> {
-    let client = Client::try_default().await.context("failed to find the API server")?;
+    let config = Config::infer().await.context("failed to find the API server")?;
+    let api = ApiMetrics::default();
+    let client: Client = ClientBuilder::try_from(config)
+        .context("failed to make a client of the API server")?
+        .with_layer(&api)
+        .build();
     let candidate = Candidate {
         namespace: arguments.namespace,
         name: arguments.lease_name,
@@ -96,6 +102,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         leadership,
         health.clone(),
         shutdown,
+        &api,
         |registry| {
             served = server::serve(arguments.address, registry, health);
             match &served {

@@ -4,6 +4,7 @@
 use std::{
     collections::{HashMap, HashSet},
     sync::{Mutex, PoisonError},
+    time::Instant,
 };
 
 use super::stall::Cause;
@@ -20,6 +21,8 @@ pub(super) struct Memory {
     pub(super) errors: u32,
     /// Its namespace is being deleted, which cannot be taken back.
     pub(super) namespace_ends: bool,
+    /// When it came into its present phase, if this operator has seen that.
+    pub(super) phase_since: Option<Instant>,
 }
 
 /// Of all experiments, by UID.

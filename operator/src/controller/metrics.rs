@@ -1,117 +1,46 @@
-//! What Prometheus sees: how the controller fares, and the finished results, read from the cache of experiments at each
-//! scrape. A result is gone when its experiment is gone. Labels are bounded: no pod, no UID.
+//! What Prometheus sees: how the controller fares, how far each experiment is, and the finished results, read from the
+//! caches at each scrape. Labels are bounded: no pod, no UID, no words of an error. Names end with their base unit.
 
-use std::{fmt, sync::Arc, time::Duration};
+mod api;
+mod controller;
+mod experiment;
+mod family;
+mod node;
+mod point;
 
-use kube::{ResourceExt, runtime::reflector::Store};
-use lem_crds::{
-    EfficiencyExperiment,
-    status::{PointResult, Verdict},
-};
+use std::{fmt, sync::Arc};
+
+use kube::{ResourceExt, core::DeserializeGuard, runtime::reflector::Store};
+use lem_crds::{EfficiencyExperiment, Runner};
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text::encode},
-    metrics::{
-        MetricType,
-        counter::Counter,
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-        histogram::Histogram,
-    },
+    encoding::{DescriptorEncoder, text::encode},
     registry::Registry,
 };
 
+pub use self::{
+    api::{ApiMetrics, Counted},
+    controller::ControllerMetrics,
+    experiment::BASELINE_ANNOTATION,
+};
 use super::watch::Guarded;
 
-/// Metrics of every point that are worth a series each; the rest is in the status.
-const PUBLISHED: &[&str] = &[
-    "joules_per_token",
-    "joules_per_output_token",
-    "tokens_per_joule",
-    "output_tokens_per_joule",
-    "effective_throughput",
-    "effective_output_throughput",
-    "total_energy_j",
-    "gpu_energy_j",
-    "cpu_energy_j",
-    "total_power_w",
-    "flops_per_second",
-    "flop_per_joule",
-    "ttft_p95_ms",
-    "itl_p95_ms",
-    "e2e_latency_p95_ms",
-    "token_efficiency_index",
-    "gco2e_per_1k_tokens",
-    "cost_per_1m_tokens",
-    "start_skew_ms",
-    "temporal_overlap",
-    "duty_cycle",
-];
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct ErrorLabels {
-    category: &'static str,
-}
-
-/// How the controller fares.
-#[derive(Debug, Clone)]
-pub struct ControllerMetrics {
-    reconciliations: Counter,
-    errors: Family<ErrorLabels, Counter>,
-    seconds: Histogram,
-    /// 1 while this replica may write.
-    pub leading: Gauge,
-}
-
-impl Default for ControllerMetrics {
-    fn default() -> Self {
-        Self {
-            reconciliations: Counter::default(),
-            errors: Family::default(),
-            seconds: Histogram::new([0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]),
-            leading: Gauge::default(),
-        }
-    }
-}
-
-impl ControllerMetrics {
-    /// One reconciliation is over.
-    pub(super) fn reconciled(&self, took: Duration) {
-        self.reconciliations.inc();
-        self.seconds.observe(took.as_secs_f64());
-    }
-
-    /// One has failed.
-    pub(super) fn failed(&self, category: &'static str) {
-        self.errors.get_or_create(&ErrorLabels { category }).inc();
-    }
-
-    /// Everything that is exposed.
-    pub fn registry(&self, experiments: Store<Guarded>) -> Registry {
-        let mut registry = Registry::with_prefix("lem");
-        registry.register(
-            "operator_reconciliations",
-            "Reconciliations",
-            self.reconciliations.clone(),
-        );
-        registry.register(
-            "operator_reconcile_errors",
-            "Reconciliations that failed",
-            self.errors.clone(),
-        );
-        registry.register(
-            "operator_reconcile_seconds",
-            "Length of a reconciliation",
-            self.seconds.clone(),
-        );
-        registry.register(
-            "operator_leading",
-            "1 while this replica may write",
-            self.leading.clone(),
-        );
-        registry.register_collector(Box::new(Results { experiments }));
-        registry
-    }
+/// Everything that is exposed.
+pub fn registry(
+    controller: &ControllerMetrics,
+    api: &ApiMetrics,
+    experiments: Store<Guarded>,
+    runners: Store<DeserializeGuard<Runner>>,
+) -> Registry {
+    let mut registry = Registry::with_prefix("lem");
+    controller.register(&mut registry);
+    api.register(&mut registry);
+    registry.register_collector(Box::new(Results {
+        experiments,
+        runners,
+        outliers: node::Outliers::default(),
+    }));
+    registry
 }
 
 /// The whole exposition as text.
@@ -124,9 +53,11 @@ pub fn exposition(registry: &Registry) -> Result<String, fmt::Error> {
     Ok(text)
 }
 
-/// Finished results, straight from the cache.
+/// Experiments and their processes, straight from the caches.
 struct Results {
     experiments: Store<Guarded>,
+    runners: Store<DeserializeGuard<Runner>>,
+    outliers: node::Outliers,
 }
 
 impl fmt::Debug for Results {
@@ -143,77 +74,119 @@ impl Collector for Results {
             .filter_map(|guarded: &Arc<Guarded>| guarded.0.as_ref().ok())
             .collect();
         experiments.sort_by_key(|experiment| (experiment.namespace(), experiment.name_any()));
-        encode_results(&mut encoder, &experiments)
+        let state = self.runners.state();
+        let runners: Vec<&Runner> = state.iter().filter_map(|guarded| guarded.0.as_ref().ok()).collect();
+        encode_results(&mut encoder, &experiments, &runners, &self.outliers)
     }
 }
 
-fn encode_results(encoder: &mut DescriptorEncoder<'_>, experiments: &[&EfficiencyExperiment]) -> fmt::Result {
-    for name in PUBLISHED {
-        let Some(definition) = lem_crds::metrics::definition(name) else {
-            continue;
-        };
-        let help = format!("{} Mean over cycles", definition.description);
-        let full_name = format!("point_{name}");
-        let mut metric = encoder.encode_descriptor(&full_name, &help, None, MetricType::Gauge)?;
-        for experiment in experiments {
-            for point in points(experiment) {
-                if let Some(estimate) = point.metrics.get(name) {
-                    let labels = labels(experiment, point);
-                    let family = metric.encode_family(&labels)?;
-                    ConstGauge::new(estimate.mean).encode(family)?;
-                }
-            }
-        }
-    }
-    let help = "0 valid, 1 suspect, 2 invalid";
-    let mut metric = encoder.encode_descriptor("point_verdict", help, None, MetricType::Gauge)?;
-    for experiment in experiments {
-        for point in points(experiment) {
-            let value: i64 = match point.verdict {
-                Verdict::Valid => 0,
-                Verdict::Suspect => 1,
-                Verdict::Invalid => 2,
-            };
-            ConstGauge::new(value).encode(metric.encode_family(&labels(experiment, point))?)?;
-        }
-    }
-    for (name, help, of) in PROGRESS {
-        let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for experiment in experiments {
-            let value = experiment.status.as_ref().map_or(0, |status| of(&status.progress));
-            let labels = [
-                ("namespace", experiment.namespace().unwrap_or_default()),
-                ("experiment", experiment.name_any()),
-            ];
-            ConstGauge::new(i64::from(value)).encode(metric.encode_family(&labels)?)?;
-        }
-    }
-    Ok(())
+fn encode_results(
+    encoder: &mut DescriptorEncoder<'_>,
+    experiments: &[&EfficiencyExperiment],
+    runners: &[&Runner],
+    outliers: &node::Outliers,
+) -> fmt::Result {
+    point::encode(encoder, experiments)?;
+    experiment::encode(encoder, experiments, runners)?;
+    outliers.encode(encoder, experiments, runners)
 }
 
-type Count = fn(&lem_crds::status::Progress) -> u32;
-const PROGRESS: [(&str, &str, Count); 3] = [
-    ("experiment_trials_planned", "Trials planned", |progress| {
-        progress.planned
-    }),
-    ("experiment_trials_finished", "Trials with a result", |progress| {
-        progress.finished
-    }),
-    ("experiment_trials_retried", "Trials repeated", |progress| {
-        progress.retried
-    }),
-];
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
 
-fn points(experiment: &EfficiencyExperiment) -> impl Iterator<Item = &PointResult> {
-    experiment.status.iter().flat_map(|status| &status.points)
-}
+    use super::*;
+    use crate::{experiment::tests::fixtures, report::fixture::Fixture};
 
-fn labels(experiment: &EfficiencyExperiment, point: &PointResult) -> [(&'static str, String); 5] {
-    [
-        ("namespace", experiment.namespace().unwrap_or_default()),
-        ("experiment", experiment.name_any()),
-        ("model", experiment.spec.model.name.clone()),
-        ("point", point.index.to_string()),
-        ("node_class", point.node_class.clone()),
-    ]
+    /// Finished results without a cluster.
+    #[derive(Debug)]
+    struct Fixed(EfficiencyExperiment);
+
+    impl Collector for Fixed {
+        fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+            encode_results(&mut encoder, &[&self.0], &[], &node::Outliers::default())
+        }
+    }
+
+    fn exposed() -> String {
+        let spec = fixtures::spec(&serde_json::json!({}));
+        let mut experiment = EfficiencyExperiment::new("sweep", spec);
+        experiment.metadata.namespace = Some("team".to_owned());
+        let baseline = (BASELINE_ANNOTATION.to_owned(), "before".to_owned());
+        experiment.metadata.annotations = Some([baseline].into());
+        experiment.status = Some(Fixture::new().status);
+        let mut registry = Registry::with_prefix("lem");
+        registry.register_collector(Box::new(Fixed(experiment)));
+        exposition(&registry).unwrap()
+    }
+
+    /// The series of one family: labels and value.
+    fn series<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
+        let of = |line: &'a str| line.strip_prefix(name).filter(|rest| rest.starts_with('{'));
+        text.lines().filter_map(of).collect()
+    }
+
+    #[test]
+    fn a_result_is_shown_with_its_interval_its_doubts_and_bounded_labels() {
+        let text = exposed();
+        for suffix in ["", "_lower", "_upper"] {
+            let name = format!("lem_point_joules_per_token{suffix}");
+            assert_eq!(series(&text, &name).len(), 4, "{name} in {text}");
+        }
+        assert!(!series(&text, "lem_point_doubt").is_empty(), "{text}");
+        let names = text.lines().filter(|line| !line.starts_with('#'));
+        let labels = names.flat_map(|line| line.split(['{', ',']).skip(1));
+        let keys: BTreeSet<&str> = labels
+            .filter_map(|label| label.split_once("=\"").map(|(key, _)| key))
+            .collect();
+        let bounded = [
+            "namespace",
+            "experiment",
+            "model",
+            "engine",
+            "point",
+            "node_class",
+            "domain",
+            "doubt",
+            "verdict",
+            "phase",
+            "baseline",
+        ];
+        let others: Vec<_> = keys.iter().filter(|key| !bounded.contains(*key)).collect();
+        assert!(others.is_empty(), "{others:?}");
+    }
+
+    #[test]
+    fn a_family_says_what_it_is_and_ends_with_its_unit() {
+        let text = exposed();
+        let names: BTreeSet<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next())
+            .collect();
+        let helped = |name: &&&str| !text.contains(&format!("# HELP {name} "));
+        let without: Vec<_> = names.iter().filter(helped).collect();
+        assert!(without.is_empty(), "{without:?}");
+        let units = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# UNIT ")?.split_once(' '));
+        for (name, unit) in units {
+            assert!(name.ends_with(unit), "{name} is in {unit}");
+        }
+    }
+
+    #[test]
+    fn milliseconds_of_the_status_are_seconds_here() {
+        let status = Fixture::new().status;
+        let milliseconds = status.points[0].metrics.e2e_latency_p95_ms.as_ref().unwrap().mean;
+        let text = exposed();
+        let value = series(&text, "lem_point_e2e_latency_p95_seconds")[0]
+            .rsplit(' ')
+            .next()
+            .unwrap();
+        let seconds: f64 = value.parse().unwrap();
+        assert!(
+            (seconds * 1e3 - milliseconds).abs() < 1e-6,
+            "{seconds} s, {milliseconds} ms"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use kube::{
     Client, ResourceExt,
     runtime::{controller::Action, events::Recorder, reflector::Store},
 };
-use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus};
+use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, status::ExperimentPhase};
 
 use super::{
     aggregate::{self, Aggregated},
@@ -66,6 +66,8 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> R
         }
     };
     let uid = experiment.uid().unwrap_or_default();
+    let namespace = experiment.namespace().unwrap_or_default();
+    context.metrics.begins(&namespace, &experiment.name_any());
     let outcome = steps(experiment, &uid, &context).await;
     context.metrics.reconciled(begin.elapsed());
     if outcome.is_ok() {
@@ -213,9 +215,40 @@ async fn write_status(
     if let Some(written) = update_status::update(&context.client, experiment, wanted).await? {
         let uid = experiment.uid().unwrap_or_default();
         context.expectations.expect(&uid, &written);
+        count(experiment, before, wanted, context);
         announce::announce(&context.recorder, experiment, &announce::news(before, wanted)).await;
     }
     Ok(())
+}
+
+/// What a written status adds to the operator's own counters.
+fn count(
+    experiment: &EfficiencyExperiment,
+    before: &EfficiencyExperimentStatus,
+    written: &EfficiencyExperimentStatus,
+    context: &Context,
+) {
+    let verdicts = (before.progress.verdicts, written.progress.verdicts);
+    context.metrics.evaluated(verdicts.0, verdicts.1);
+    if before.phase == written.phase {
+        return;
+    }
+    let uid = experiment.uid().unwrap_or_default();
+    let since = context
+        .memories
+        .of(&uid, |memory| memory.phase_since.replace(Instant::now()));
+    let created = || {
+        let created = experiment.creation_timestamp()?.0;
+        Duration::try_from(Timestamp::now().duration_since(created)).ok()
+    };
+    // How long an operator before this one has seen a phase is not known, but for the first.
+    let after = match before.phase {
+        ExperimentPhase::Pending => created(),
+        _ => since.map(|since| since.elapsed()),
+    };
+    if let Some(after) = after {
+        context.metrics.left(before.phase, after);
+    }
 }
 
 /// Weather is tried again, ever more slowly; a user's mistake never comes here.

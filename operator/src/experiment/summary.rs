@@ -7,7 +7,7 @@ use lem_crds::{
     experiment::EfficiencyExperimentSpec,
     plan::{Point, TrialIdentity},
     runner::{Environment, HeldSeconds, RunnerError, WindowRecord},
-    status::{ExperimentPhase, Headline, Progress, TrialResult, Verdict},
+    status::{ExperimentPhase, Headline, Progress, TrialResult, Verdict, VerdictCounts},
 };
 
 use super::{
@@ -163,6 +163,7 @@ pub fn summarise(
             planned,
             finished,
             retried: failures.len() as u32,
+            verdicts: VerdictCounts::of(trials.iter().map(|(_, trial)| trial.verdict)),
             summary: format!("{finished}/{planned}"),
         },
         headline: headline(&results),

@@ -13,7 +13,7 @@ use lem_crds::{
         WindowRecord,
     },
     samples::Samples,
-    status::{Doubt, ExperimentPhase, PointResult, Progress, TrialResult, Verdict, VerdictReason},
+    status::{Doubt, ExperimentPhase, PointResult, Progress, TrialResult, Verdict, VerdictCounts, VerdictReason},
 };
 
 use super::Report;
@@ -21,10 +21,10 @@ use super::Report;
 const LONG: &str = "a-very-long-value-that-someone-gave-to-a-swept-field-because-nothing-forbids-it-0123456789";
 
 /// Owner of everything that a [`Report`] borrows.
-pub(super) struct Fixture {
-    pub(super) status: EfficiencyExperimentStatus,
-    pub(super) trials: Vec<(u32, TrialResult)>,
-    pub(super) runners: Vec<RunnerStatus>,
+pub(crate) struct Fixture {
+    pub(crate) status: EfficiencyExperimentStatus,
+    pub(crate) trials: Vec<(u32, TrialResult)>,
+    pub(crate) runners: Vec<RunnerStatus>,
 }
 
 /// Reproducible noise in −1…1.
@@ -280,7 +280,7 @@ fn runner(process: u32) -> RunnerStatus {
 }
 
 impl Fixture {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut trials = Vec::new();
         let mut points = Vec::new();
         for index in 0..4 {
@@ -345,6 +345,7 @@ impl Fixture {
                 planned: 12,
                 finished: 12,
                 retried: 1,
+                verdicts: VerdictCounts::of(trials.iter().map(|(_, trial)| trial.verdict)),
                 summary: "12/12".to_owned(),
             },
             points,

@@ -3,6 +3,7 @@
 use super::{
     Meter, MeterError,
     clock::Mark,
+    live::LivePower,
     reading::{Absent, CounterDescription, MeterReport},
 };
 
@@ -38,6 +39,12 @@ impl CombinedMeter {
 impl Meter for CombinedMeter {
     fn describe(&self) -> Vec<CounterDescription> {
         self.meters.iter().flat_map(|meter| meter.describe()).collect()
+    }
+
+    fn show(&mut self, live: &LivePower) {
+        for meter in &mut self.meters {
+            meter.show(live);
+        }
     }
 
     fn arm(&mut self) -> Result<(), MeterError> {

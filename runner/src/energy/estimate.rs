@@ -9,6 +9,7 @@ use super::{
     Meter, MeterError,
     clock::Mark,
     integrate::{Power, thin},
+    live::LivePower,
     reading::{
         CounterDescription, CounterDomain, CounterIdentity, EnergyReading, EnergySource, MeterReport, Unavailable,
         UnavailableReason,
@@ -35,6 +36,7 @@ pub struct EstimateMeter {
     options: EstimateOptions,
     tdp: ThermalDesignPower,
     window: Option<SampledWindow<Track>>,
+    live: LivePower,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,7 @@ impl EstimateMeter {
             options,
             tdp,
             window: None,
+            live: LivePower::default(),
         }
     }
 
@@ -120,6 +123,10 @@ impl Meter for EstimateMeter {
         }]
     }
 
+    fn show(&mut self, live: &LivePower) {
+        self.live = live.clone();
+    }
+
     fn start(&mut self) -> Result<Mark, MeterError> {
         self.window = None;
         let start = Mark::now();
@@ -133,7 +140,13 @@ impl Meter for EstimateMeter {
         };
         track.sample(true);
         let interval = self.options.sample_interval;
-        let window = SampledWindow::follow("cpu-estimate", interval, start, track, |track| track.sample(false))?;
+        let (live, counter) = (self.live.clone(), self.identity());
+        let window = SampledWindow::follow("cpu-estimate", interval, start, track, move |track| {
+            track.sample(false);
+            if let Some(last) = track.power.last() {
+                live.set(&counter, last.watts);
+            }
+        })?;
         self.window = Some(window);
         Ok(start)
     }
@@ -150,6 +163,7 @@ impl Meter for EstimateMeter {
         let Some(window) = self.window.take() else {
             return MeterReport::not_started(CounterDomain::Cpu);
         };
+        self.live.forget([&self.identity()]);
         let track = window.seen();
         let joules = track.failure.is_none().then_some(track.joules);
         let reading = EnergyReading {

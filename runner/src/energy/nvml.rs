@@ -36,6 +36,7 @@ use self::{
 use super::{
     Meter, MeterError,
     clock::{Mark, monotonic_seconds},
+    live::LivePower,
     reading::{CounterDescription, CounterDomain, CounterIdentity, EnergySource, MeterReport},
 };
 
@@ -90,6 +91,7 @@ pub struct NvmlMeter {
     sampler: Option<JoinHandle<()>>,
     start: Option<Mark>,
     end: Option<Mark>,
+    live: LivePower,
 }
 
 impl NvmlMeter {
@@ -120,6 +122,7 @@ impl NvmlMeter {
             sampler: None,
             start: None,
             end: None,
+            live: LivePower::default(),
         })
     }
 
@@ -134,6 +137,10 @@ impl NvmlMeter {
             id: board.uuid.clone(),
             node: self.options.node.clone(),
         }
+    }
+
+    fn identities(&self) -> Vec<CounterIdentity> {
+        self.boards.iter().map(|board| self.identity(board)).collect()
     }
 
     fn finish(&mut self) {
@@ -157,6 +164,10 @@ impl Meter for NvmlMeter {
         self.boards.iter().map(describe).collect()
     }
 
+    fn show(&mut self, live: &LivePower) {
+        self.live = live.clone();
+    }
+
     fn arm(&mut self) -> Result<(), MeterError> {
         self.finish();
         (self.start, self.end) = (None, None);
@@ -168,9 +179,10 @@ impl Meter for NvmlMeter {
         }
         let (shared, boards) = (Arc::clone(&self.shared), Arc::clone(&self.boards));
         let interval = self.options.sample_interval;
+        let (live, counters) = (self.live.clone(), self.identities());
         let sampler = std::thread::Builder::new()
             .name("gpu-energy".to_owned())
-            .spawn(move || sample(&shared, &boards, interval))
+            .spawn(move || sample(&shared, &boards, interval, (&live, &counters)))
             .map_err(|source| MeterError::Thread { source })?;
         self.sampler = Some(sampler);
         std::thread::sleep(Duration::from_secs_f64(SHORTEST_ARMING_SECONDS));
@@ -241,6 +253,7 @@ impl Meter for NvmlMeter {
             drop(sampler.join());
         }
         self.start = None;
+        self.live.forget(&self.identities());
         let mut state = self.shared.lock();
         let observers = std::mem::take(&mut state.observers);
         let readings =

@@ -17,6 +17,7 @@ use super::{
     Meter, MeterError,
     clock::Mark,
     integrate::{Power, thin},
+    live::LivePower,
     reading::{
         CounterDescription, CounterDomain, CounterIdentity, EnergyReading, EnergySource, MeterReport, RawCounter,
         Unavailable,
@@ -40,6 +41,7 @@ pub struct RaplMeter {
     node: String,
     sample_interval: Duration,
     window: Option<SampledWindow<Vec<Track>>>,
+    live: LivePower,
 }
 
 /// One zone inside one window.
@@ -62,6 +64,7 @@ impl RaplMeter {
             node: node.to_owned(),
             sample_interval,
             window: None,
+            live: LivePower::default(),
         })
     }
 
@@ -81,6 +84,10 @@ impl RaplMeter {
             id: zone.id.clone(),
             node: self.node.clone(),
         }
+    }
+
+    fn identities(&self) -> Vec<CounterIdentity> {
+        self.zones.iter().map(|zone| self.identity(zone)).collect()
     }
 
     /// The configured interval, or less where a counter could wrap unseen.
@@ -142,6 +149,12 @@ impl Track {
         }
     }
 
+    /// Mean power since the read before the last, W.
+    fn last_power(&self) -> Option<f64> {
+        let (before, last) = self.energy.last_chunk().map(|[before, last]| (*before, *last))?;
+        mean_power(before, last).map(|power| power.watts)
+    }
+
     fn advance(&mut self, zone: &Zone) {
         let (Some(counter), Ok(first)) = (&mut self.counter, &self.first) else {
             return;
@@ -159,18 +172,22 @@ impl Track {
     }
 }
 
-/// Mean power between two reads, at their middle.
+/// Mean power between the reads, each at its middle.
 fn power(track: &Track) -> Vec<Power> {
-    let mean = |pair: &[RawCounter]| {
-        let (a, b) = (pair[0], pair[1]);
-        let seconds = b.at.monotonic_seconds - a.at.monotonic_seconds;
-        // The read at the end edge may follow a sample at once: no power can be told from less than ten updates.
-        (seconds > 10.0 * UPDATE_PERIOD_SECONDS).then(|| Power {
-            at: f64::midpoint(a.at.monotonic_seconds, b.at.monotonic_seconds),
-            watts: (b.joules - a.joules) / seconds,
-        })
-    };
-    track.energy.windows(2).filter_map(mean).collect()
+    track
+        .energy
+        .windows(2)
+        .filter_map(|pair| mean_power(pair[0], pair[1]))
+        .collect()
+}
+
+fn mean_power(a: RawCounter, b: RawCounter) -> Option<Power> {
+    let seconds = b.at.monotonic_seconds - a.at.monotonic_seconds;
+    // The read at the end edge may follow a sample at once: no power can be told from less than ten updates.
+    (seconds > 10.0 * UPDATE_PERIOD_SECONDS).then(|| Power {
+        at: f64::midpoint(a.at.monotonic_seconds, b.at.monotonic_seconds),
+        watts: (b.joules - a.joules) / seconds,
+    })
 }
 
 fn advance_all(tracks: &mut [Track], zones: &[Zone]) {
@@ -189,13 +206,23 @@ impl Meter for RaplMeter {
         self.zones.iter().map(describe).collect()
     }
 
+    fn show(&mut self, live: &LivePower) {
+        self.live = live.clone();
+    }
+
     fn start(&mut self) -> Result<Mark, MeterError> {
         self.window = None;
         let start = Mark::now();
         let tracks: Vec<Track> = self.zones.iter().map(Track::begin).collect();
         let zones = Arc::clone(&self.zones);
+        let (live, counters) = (self.live.clone(), self.identities());
         let window = SampledWindow::follow("cpu-energy", self.read_interval(), start, tracks, move |tracks| {
             advance_all(tracks, &zones);
+            for (track, counter) in tracks.iter().zip(&counters) {
+                if let Some(watts) = track.last_power() {
+                    live.set(counter, watts);
+                }
+            }
         })?;
         self.window = Some(window);
         Ok(start)
@@ -213,6 +240,7 @@ impl Meter for RaplMeter {
         let Some(window) = self.window.take() else {
             return MeterReport::not_started(CounterDomain::Cpu);
         };
+        self.live.forget(&self.identities());
         let tracks = window.seen();
         let readings = self.zones.iter().zip(tracks.iter());
         MeterReport {

@@ -14,7 +14,7 @@ use lem_crds::{
 
 use super::{Loaded, Process, ProtocolError, facts};
 use crate::{
-    energy::{self, CpuMetering, GpuMetering, MeterConfig, OpenedMeter},
+    energy::{self, CpuMetering, GpuMetering, Meter as _, MeterConfig, OpenedMeter},
     engine::{
         self, DeviceChoice, LoadRequest, WeightType,
         architecture::{Architecture, Family},
@@ -31,6 +31,8 @@ impl Process<'_> {
         let node = environment::node_name();
         let OpenedMeter { mut meter, devices } =
             energy::open(&meter_config(plan, &node)).map_err(ProtocolError::Meter)?;
+        meter.show(&self.metrics.power);
+        self.metrics.name_devices(&devices);
         self.baseline(&mut meter, plan.baseline.duration, IdleState::NoContext)?;
 
         let loading = Instant::now();

@@ -9,6 +9,7 @@ use std::{
 
 use crate::{
     engine::{Engine, EngineError, SequenceRequest, StepKind},
+    metrics::LiveRequests,
     workload::{Requests, Schedule},
 };
 
@@ -40,8 +41,12 @@ struct Progress {
     tokens: u64,
 }
 
-/// Runs all requests to their end.
-pub(super) fn execute(requests: &Requests, engine: &mut dyn Engine) -> Result<Observed, EngineError> {
+/// Runs all requests to their end. What is live costs a few atomic additions per step.
+pub(super) fn execute(
+    requests: &Requests,
+    engine: &mut dyn Engine,
+    live: &LiveRequests,
+) -> Result<Observed, EngineError> {
     let count = requests.prompts.len();
     let gaps = if requests.streaming {
         count * requests.max_output_tokens as usize
@@ -60,6 +65,7 @@ pub(super) fn execute(requests: &Requests, engine: &mut dyn Engine) -> Result<Ob
     let mut prepared: Vec<Option<SequenceRequest>> = (0..count).map(|index| Some(sequence(requests, index))).collect();
     let mut output = Vec::with_capacity(64);
     let mut arrived = 0;
+    let mut cached: u64 = 0;
 
     let begin = Instant::now();
     let mut now = 0.0;
@@ -88,9 +94,16 @@ pub(super) fn execute(requests: &Requests, engine: &mut dyn Engine) -> Result<Ob
                 continue;
             }
         }
+        live.output_tokens.inc_by(output.len() as u64);
         for token in output.drain(..) {
             let index = token.sequence as usize;
             let sequence = &mut progress[index];
+            let prompt = requests.prompts[index].len() as u64;
+            if sequence.tokens == 0 {
+                live.input_tokens.inc_by(prompt);
+                cached += prompt;
+            }
+            cached += 1;
             if requests.streaming {
                 if sequence.tokens == 0 {
                     observed.time_to_first_token.push(now - sequence.submitted);
@@ -101,13 +114,17 @@ pub(super) fn execute(requests: &Requests, engine: &mut dyn Engine) -> Result<Ob
             sequence.last_token = now;
             sequence.tokens += 1;
             if token.finished.is_some() {
-                let prompt = requests.prompts[index].len() as u64;
+                live.requests.inc();
+                cached -= prompt + sequence.tokens;
                 observed.end_to_end.push(now - sequence.submitted);
                 observed.lengths.push((prompt, sequence.tokens));
                 observed.input_tokens += prompt;
                 observed.output_tokens += sequence.tokens;
             }
         }
+        live.batch_rows
+            .set((arrived - waiting.len() - observed.end_to_end.len()) as i64);
+        live.kv_cache_tokens.set(cached as i64);
     }
     Ok(observed)
 }

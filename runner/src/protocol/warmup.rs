@@ -5,7 +5,7 @@ use std::time::Instant;
 use lem_crds::{experiment::Warmup, runner::WarmupRecord};
 
 use super::{ProtocolError, requests};
-use crate::{engine::Engine, workload::Requests};
+use crate::{engine::Engine, metrics::LiveRequests, workload::Requests};
 
 /// Iteration times that the coefficient of variation is taken over.
 const CONVERGENCE_WINDOW: usize = 3;
@@ -29,9 +29,11 @@ pub(super) fn run(
     let minimum = if shortened { CONVERGENCE_WINDOW } else { minimum };
     let begin = Instant::now();
     let mut times = Vec::with_capacity(maximum);
+    // As in the window, but shown to nobody.
+    let unseen = LiveRequests::default();
     while times.len() < maximum {
         let iteration = Instant::now();
-        requests::execute(&requests.warmup_request(times.len()), engine).map_err(ProtocolError::Engine)?;
+        requests::execute(&requests.warmup_request(times.len()), engine, &unseen).map_err(ProtocolError::Engine)?;
         times.push(iteration.elapsed().as_secs_f64());
         let settled = limit.is_none_or(|limit| recent_variation(&times).is_some_and(|variation| variation < limit));
         if times.len() >= minimum && settled {

@@ -7,7 +7,7 @@ use lem_crds::{
 };
 
 use super::{Loaded, ProtocolError, facts, requests};
-use crate::{environment, flops, workload::Requests};
+use crate::{environment, flops, metrics::LiveRequests, workload::Requests};
 
 /// Measures one window and makes its record.
 pub(super) fn measure(
@@ -16,6 +16,7 @@ pub(super) fn measure(
     assignment: &Assignment,
     start_at: Option<Timestamp>,
     warmup: WarmupRecord,
+    live: &LiveRequests,
 ) -> Result<WindowRecord, ProtocolError> {
     let Loaded {
         engine,
@@ -27,7 +28,7 @@ pub(super) fn measure(
     engine.synchronize().map_err(ProtocolError::Engine)?;
     let started = meter.start().map_err(ProtocolError::Meter)?;
     let observed =
-        requests::execute(requests, engine.as_mut()).and_then(|observed| engine.synchronize().map(|()| observed));
+        requests::execute(requests, engine.as_mut(), live).and_then(|observed| engine.synchronize().map(|()| observed));
     let ended = meter.mark_end();
     // From here on the window is over.
     let report = meter.stop();

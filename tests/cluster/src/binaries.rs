@@ -93,14 +93,20 @@ impl Binaries {
             self.folder.display()
         ));
         for module in &pins.modules {
+            let built = cache.join("modules").join(module.hash()?);
             let programs: Vec<_> = module.programs().collect();
-            if programs.iter().all(|program| self.path(program).exists()) {
-                continue;
+            if !programs.iter().all(|program| built.join(program).exists()) {
+                let start = Instant::now();
+                progress(&format!("  building {}", programs.join(", ")));
+                build_module(&go, module, &built)?;
+                progress(&format!("    done in {:.0} s", start.elapsed().as_secs_f64()));
             }
-            let start = Instant::now();
-            progress(&format!("  building {}", programs.join(", ")));
-            self.build_module(&go, module)?;
-            progress(&format!("    done in {:.0} s", start.elapsed().as_secs_f64()));
+            for program in programs {
+                let (from, to) = (built.join(program), self.path(program));
+                if !to.exists() {
+                    fs::hard_link(&from, &to).map_err(Error::file("link", from))?;
+                }
+            }
         }
         self.build_pause(&go, pins)?;
         // Some 7 GB that are of no use until a version changes.
@@ -109,32 +115,6 @@ impl Binaries {
             fs::remove_dir_all(&build).map_err(Error::file("remove", &build))?;
         }
         Ok(())
-    }
-
-    fn build_module(&self, go: &Go, module: &Module) -> Result<(), Error> {
-        // Programs appear under their names only when they are whole.
-        let unfinished = self.folder.join("unfinished");
-        fs::create_dir_all(&unfinished).map_err(Error::file("create", &unfinished))?;
-        let variables = module.variables.iter();
-        let variables: Vec<String> = variables.map(|(name, value)| format!(" -X {name}={value}")).collect();
-        let flags = format!("-s -w{}", variables.concat());
-        let output = match &module.output {
-            Some(name) => unfinished.join(name),
-            None => unfinished.join(""),
-        };
-        let mut build = go.command(&module.folder, module.cgo);
-        build
-            .args(["build", "-mod=readonly", "-trimpath", "-ldflags", &flags])
-            .args(["-tags", &module.tags.join(",")])
-            .arg("-o")
-            .arg(output)
-            .args(&module.packages);
-        command::run(&mut build)?;
-        for program in module.programs() {
-            let (from, to) = (unfinished.join(program), self.path(program));
-            fs::rename(&from, &to).map_err(Error::file("rename", from))?;
-        }
-        fs::remove_dir(&unfinished).map_err(Error::file("remove", unfinished))
     }
 
     fn build_pause(&self, go: &Go, pins: &Pins) -> Result<(), Error> {
@@ -150,6 +130,33 @@ impl Binaries {
         Image::new(PAUSE_IMAGE, &pause)?.write(&self.path("pause.tar"))?;
         Ok(())
     }
+}
+
+/// Builds the programs of one module into a folder.
+fn build_module(go: &Go, module: &Module, folder: &Path) -> Result<(), Error> {
+    // Programs appear under their names only when they are whole.
+    let unfinished = folder.join("unfinished");
+    fs::create_dir_all(&unfinished).map_err(Error::file("create", &unfinished))?;
+    let variables = module.variables.iter();
+    let variables: Vec<String> = variables.map(|(name, value)| format!(" -X {name}={value}")).collect();
+    let flags = format!("-s -w{}", variables.concat());
+    let output = match &module.output {
+        Some(name) => unfinished.join(name),
+        None => unfinished.join(""),
+    };
+    let mut build = go.command(&module.folder, module.cgo);
+    build
+        .args(["build", "-mod=readonly", "-trimpath", "-ldflags", &flags])
+        .args(["-tags", &module.tags.join(",")])
+        .arg("-o")
+        .arg(output)
+        .args(&module.packages);
+    command::run(&mut build)?;
+    for program in module.programs() {
+        let (from, to) = (unfinished.join(program), folder.join(program));
+        fs::rename(&from, &to).map_err(Error::file("rename", from))?;
+    }
+    fs::remove_dir(&unfinished).map_err(Error::file("remove", unfinished))
 }
 
 /// The Go tool chain with caches of its own, so that they can be removed.

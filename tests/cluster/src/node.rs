@@ -63,7 +63,10 @@ impl NodeOptions {
                     high: 690.0,
                     slot_milliseconds: 13.0,
                 };
-                Board::new(&format!("GPU-{name}-{board}"), 100.0, waveform)
+                Board {
+                    minor_number: Some(board as u32),
+                    ..Board::new(&format!("GPU-{name}-{board}"), 100.0, waveform)
+                }
             })
             .collect();
         Self {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
@@ -26,7 +26,7 @@ pub(crate) struct Pins {
 }
 
 /// Programs built by one `go build`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Module {
     /// Folder with go.mod and go.sum.
@@ -69,18 +69,30 @@ impl Pins {
         let pins: Self = serde_yaml::from_slice(&text).map_err(Error::data("binaries.yaml"))?;
         let mut hash = Sha256::new_with_prefix(&text);
         for module in &pins.modules {
-            for name in ["go.mod", "go.sum"] {
-                let path = folder().join(&module.folder).join(name);
-                hash.update(fs::read(&path).map_err(Error::file("read", &path))?);
-            }
+            hash.update(module.hash()?);
         }
-        let mut digits = hex(&hash.finalize());
-        digits.truncate(16);
-        Ok((pins, digits))
+        Ok((pins, short(hash)))
     }
 }
 
+/// Enough of a hash to name a folder.
+fn short(hash: Sha256) -> String {
+    let mut digits = hex(&hash.finalize());
+    digits.truncate(16);
+    digits
+}
+
 impl Module {
+    /// Hash of all that decides what the programs are: a change to one module leaves the others built.
+    pub(crate) fn hash(&self) -> Result<String, Error> {
+        let mut hash = Sha256::new_with_prefix(serde_yaml::to_string(self).map_err(Error::data("binaries.yaml"))?);
+        for name in ["go.mod", "go.sum"] {
+            let path = folder().join(&self.folder).join(name);
+            hash.update(fs::read(&path).map_err(Error::file("read", &path))?);
+        }
+        Ok(short(hash))
+    }
+
     /// Names of the programs.
     pub(crate) fn programs(&self) -> impl Iterator<Item = &str> {
         self.packages.iter().map(|package| {

@@ -21,6 +21,9 @@ pub struct Board {
     /// Product name.
     #[serde(default = "product")]
     pub name: String,
+    /// Number of its device file; without one the call is not supported.
+    #[serde(default)]
+    pub minor_number: Option<u32>,
     /// Time between two updates of the energy counter, ms.
     pub tick_milliseconds: f64,
     /// Offset of the updates, ms.
@@ -97,6 +100,7 @@ impl Board {
         Self {
             uuid: uuid.to_owned(),
             name: product(),
+            minor_number: None,
             tick_milliseconds,
             tick_phase_milliseconds: 0.0,
             waveform,

@@ -234,6 +234,29 @@ value! {
     nvmlDeviceGetPersistenceMode: nvml::nvmlEnableState_t => |_, _, _| 1;
 }
 
+/// # Safety
+/// As in nvml.h.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nvmlDeviceGetMinorNumber(device: nvml::nvmlDevice_t, out: *mut c_uint) -> Return {
+    let mut number = None;
+    let mut seen: c_uint = 0;
+    let value = |board: &Board, _: f64, _: f64| {
+        number = board.minor_number;
+        number.unwrap_or_default()
+    };
+    // SAFETY: passed on, with a place of this function's own.
+    let answered = unsafe { answer("nvmlDeviceGetMinorNumber", device, &raw mut seen, value) };
+    match (answered, number) {
+        (SUCCESS, Some(number)) => {
+            // SAFETY: by contract.
+            unsafe { out.write(number) };
+            SUCCESS
+        }
+        (SUCCESS, None) => NOT_SUPPORTED,
+        (failed, _) => failed,
+    }
+}
+
 macro_rules! keyed_value {
     ($($name:ident: $type:ty => $value:expr;)*) => {$(
         /// # Safety

@@ -8,7 +8,11 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use lem_operator::controller::{
-    self, Settings, build::Defaults, leader::Leadership, metrics::exposition, server::Health,
+    self, Settings,
+    build::Defaults,
+    leader::Leadership,
+    metrics::{ApiMetrics, exposition},
+    server::Health,
 };
 use lem_test_cluster::Cluster;
 use prometheus_client::registry::Registry;
@@ -105,6 +109,7 @@ fn live(config: &Config, namespace: &str, script: &Arc<Script>) -> Life {
         Leadership::always(),
         Health::default(),
         std::future::pending(),
+        &ApiMetrics::default(),
         move |made| *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(made),
     ));
     Life { registry, task }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     DeepMerge,
     api::core::v1::{
-        Affinity, Capabilities, Container, EnvVar, EnvVarSource, LocalObjectReference, ObjectFieldSelector,
-        PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile,
-        SecretKeySelector, SecurityContext, Toleration, TopologySpreadConstraint,
+        Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference,
+        ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, ResourceRequirements,
+        SeccompProfile, SecretKeySelector, SecurityContext, Toleration, TopologySpreadConstraint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -29,6 +29,8 @@ use super::{
 const USER: i64 = 65532;
 /// The resource that NVIDIA's device plugin advertises.
 const GPU: &str = "nvidia.com/gpu";
+/// Where a process serves its live metrics.
+const METRICS_PORT: i32 = 9464;
 /// A node that is silent for so long is given up.
 const LOST_NODE_SECONDS: i64 = 30;
 /// Names the folder of downloaded models.
@@ -97,6 +99,11 @@ fn container(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Container {
             ..SecurityContext::default()
         }),
         volume_mounts: Some(volume::mounts(plan)),
+        ports: Some(vec![ContainerPort {
+            name: Some("metrics".to_owned()),
+            container_port: METRICS_PORT,
+            ..ContainerPort::default()
+        }]),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()
     }
@@ -133,6 +140,7 @@ fn environment(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Vec<EnvVar> 
         field("LEM_RUNNER_NAMESPACE", "metadata.namespace".to_owned()),
         field("LEM_POD_UID", "metadata.uid".to_owned()),
         field("NODE_NAME", "spec.nodeName".to_owned()),
+        value("LEM_METRICS_ADDRESS", format!("0.0.0.0:{METRICS_PORT}")),
         value("LEM_IDLE_BOUND_SECONDS", format!("{idle_bound}")),
     ]);
     // A name may be there once: a user's cache is preferred to the scratch space.

@@ -44,6 +44,8 @@ pub struct DeviceProvenance {
     pub product: Option<String>,
     /// UUID.
     pub uuid: String,
+    /// Number of its device file on the node, the same in every container.
+    pub minor_number: Option<u32>,
     /// VBIOS version.
     pub vbios: Option<String>,
     /// Driver version.
@@ -151,6 +153,7 @@ impl Board {
         DeviceProvenance {
             product: self.device.name().ok(),
             uuid: self.uuid.clone(),
+            minor_number: self.device.minor_number().ok(),
             vbios: self.device.vbios_version().ok(),
             driver: nvml.sys_driver_version().ok(),
             cuda_driver: nvml

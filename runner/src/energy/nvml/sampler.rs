@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    super::clock::monotonic_seconds,
+    super::{clock::monotonic_seconds, live::LivePower, reading::CounterIdentity},
     board::{Board, Poll, unavailable},
     observe::Observer,
     recording::{Place, Recording},
@@ -84,8 +84,13 @@ impl State {
     }
 }
 
-/// The sampler thread, until the window has settled.
-pub(super) fn sample(shared: &Shared, boards: &[Board], interval: Duration) {
+/// The sampler thread, until the window has settled. Inside the window it shows each counter's power.
+pub(super) fn sample(
+    shared: &Shared,
+    boards: &[Board],
+    interval: Duration,
+    (live, counters): (&LivePower, &[CounterIdentity]),
+) {
     let mut settled_by = None;
     loop {
         let phase = shared.lock().phase;
@@ -95,10 +100,17 @@ pub(super) fn sample(shared: &Shared, boards: &[Board], interval: Duration) {
             Phase::Settling => Place::After,
             Phase::Finished => return,
         };
-        let polls = boards.iter().map(Board::poll).collect();
+        let polls: Vec<Poll> = boards.iter().map(Board::poll).collect();
         let mut state = shared.lock();
         if state.phase != phase {
             continue;
+        }
+        if phase == Phase::Measuring {
+            for (poll, counter) in polls.iter().zip(counters) {
+                if let Ok(watts) = poll.watts {
+                    live.set(counter, watts);
+                }
+            }
         }
         state.add(boards, place, polls);
         if phase == Phase::Measuring {
