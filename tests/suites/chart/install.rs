@@ -1,6 +1,6 @@
 //! Real installations: what a platform team does with a release, while experiments run.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
@@ -175,12 +175,63 @@ fn owner_of(machine: &Machine, user: &str, namespaces: &[&str]) {
     }
 }
 
+/// Those who have Kubernetes' own roles in a namespace have ours in them.
+async fn users_have_what_their_roles_say(machine: &Machine, world: &World) {
+    for (role, verb, resource, expected) in [
+        ("view", "list", "efficiencyexperiments.lem.dev", "yes"),
+        ("view", "watch", "runners.lem.dev", "yes"),
+        ("view", "create", "efficiencyexperiments.lem.dev", "no"),
+        ("edit", "create", "efficiencyexperiments.lem.dev", "yes"),
+        ("edit", "deletecollection", "efficiencyexperiments.lem.dev", "yes"),
+        ("edit", "list", "runners.lem.dev", "yes"),
+        ("edit", "patch", "runners.lem.dev", "no"),
+        ("edit", "patch", "efficiencyexperiments.lem.dev/status", "no"),
+        ("admin", "patch", "efficiencyexperiments.lem.dev", "yes"),
+        ("admin", "patch", "runners.lem.dev/status", "no"),
+    ] {
+        let user = format!("user-with-{role}");
+        let binding = kubectl(
+            machine.cluster,
+            &[
+                "create",
+                "rolebinding",
+                &user,
+                "--clusterrole",
+                role,
+                "--user",
+                &user,
+                "-n",
+                &world.namespace,
+                "--dry-run=client",
+                "-o",
+                "json",
+            ],
+        );
+        let path = machine.folder.path().join(format!("{user}.json"));
+        fs::write(&path, binding).unwrap();
+        kubectl(machine.cluster, &["apply", "-f", path.to_str().unwrap()]);
+        // Aggregation is a controller's work, and the authorizer's cache follows it.
+        world
+            .eventually("the rights of a user", || async {
+                let mut ask = machine.cluster.kubectl();
+                ask.args(["auth", "can-i", verb, resource, "-n", &world.namespace, "--as", &user]);
+                let answer = String::from_utf8(ask.output().unwrap().stdout).unwrap();
+                let as_expected = answer.trim() == expected;
+                as_expected
+                    .then_some(())
+                    .ok_or_else(|| format!("{role} {verb} {resource}: {answer}"))
+            })
+            .await;
+    }
+}
+
 #[tokio::test]
 #[ignore = "starts a cluster: make test-cluster"]
 async fn two_teams_install_for_their_own_namespace_without_rights_on_the_cluster() {
     let machine = Machine::start("chart-namespaced").await;
     let outside = machine.world("chart_namespaced").await;
     machine.helm(&["install", "lem-crds", chart("lem-crds").to_str().unwrap()]);
+    users_have_what_their_roles_say(&machine, &outside).await;
     for team in ["a", "b"] {
         let (system, watched) = (format!("system-{team}"), format!("team-{team}"));
         machine.namespace(&system).await;
