@@ -214,7 +214,10 @@ async fn users_have_what_their_roles_say(machine: &Machine, world: &World) {
         world
             .eventually("the rights of a user", || async {
                 let mut ask = machine.cluster.kubectl();
-                ask.args(["auth", "can-i", verb, resource, "-n", &world.namespace, "--as", &user]);
+                // After a slash kubectl expects a name.
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                ask.args(["auth", "can-i", verb, resource, "--subresource", subresource]);
+                ask.args(["-n", &world.namespace, "--as", &user]);
                 let answer = String::from_utf8(ask.output().unwrap().stdout).unwrap();
                 let as_expected = answer.trim() == expected;
                 as_expected
