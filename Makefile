@@ -64,7 +64,8 @@ cluster-suite: $(MODEL)
 	@if [ -z "$${LEM_TEST_KUBECONFIG:-}" ] && ! { [ "$$(id -u)" = 0 ] && command -v go >/dev/null && unshare --net true; }; then \
 		echo "SKIPPED: the cluster suite needs root and Go, or LEM_TEST_KUBECONFIG"; exit 0; \
 	fi; \
-	cargo build --workspace && cargo test -p lem-tests --test cluster -- --ignored
+	cargo build --workspace && cargo test -p lem-tests --test cluster -- --ignored && \
+	{ [ -n "$${LEM_TEST_KUBECONFIG:-}" ] || cargo test -p lem-tests --test chart -- --ignored; }
 
 # They kill parts of clusters of their own.
 faults-suite:

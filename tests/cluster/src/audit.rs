@@ -18,6 +18,8 @@ pub struct Request {
     pub user: String,
     /// `get`, `list`, `watch`, `create`, `update`, `patch`, `delete`, `deletecollection`.
     pub verb: String,
+    /// API group of the kind; empty for the core group and for other paths.
+    pub group: String,
     /// Plural of the kind, with the subresource after a slash; empty for other paths.
     pub resource: String,
     /// Namespace, or empty.
@@ -140,8 +142,9 @@ struct User {
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct Object {
+    api_group: String,
     resource: String,
     subresource: String,
     namespace: String,
@@ -164,6 +167,7 @@ impl From<Event> for Request {
         Self {
             user: event.user.username,
             verb: event.verb,
+            group: event.object_ref.api_group,
             resource,
             namespace: event.object_ref.namespace,
             name: event.object_ref.name,

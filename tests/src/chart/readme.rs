@@ -78,12 +78,7 @@ fn comments(values: &str) -> BTreeMap<String, String> {
     found
 }
 
-fn rows(
-    value: &Value,
-    path: &str,
-    comments: &BTreeMap<String, String>,
-    table: &mut String,
-) -> Result<(), ReadmeError> {
+fn rows(value: &Value, path: &str, comments: &BTreeMap<String, String>, table: &mut String) -> Result<(), ReadmeError> {
     if let Some(comment) = comments.get(path) {
         let default = serde_json::to_string(value).map_err(|source| ReadmeError::Default {
             key: path.to_owned(),

@@ -38,7 +38,10 @@ fn every_case_conforms_to_every_supported_kubernetes() {
     let mut rendered = vec![printed(&template(&chart("lem-crds"), &[]))];
     for case in CASES {
         let values = values(case);
-        rendered.push(printed(&template(&chart("lem"), &["--values", values.to_str().unwrap()])));
+        rendered.push(printed(&template(
+            &chart("lem"),
+            &["--values", values.to_str().unwrap()],
+        )));
     }
     for version in SUPPORTED {
         for documents in &rendered {

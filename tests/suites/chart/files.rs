@@ -9,7 +9,12 @@ const DASHBOARD: &str = "{\"title\": \"test\", \"legend\": \"{{instance}} $x\"}\
 
 /// A copy of the chart with a file of each kind.
 fn copy(folder: &Path) -> std::path::PathBuf {
-    let status = Command::new("cp").arg("-r").arg(chart("lem")).arg(folder).status().unwrap();
+    let status = Command::new("cp")
+        .arg("-r")
+        .arg(chart("lem"))
+        .arg(folder)
+        .status()
+        .unwrap();
     assert!(status.success());
     let copy = folder.join("lem");
     for (path, content) in [("rules/a-test.yaml", RULES), ("dashboards/a-test.json", DASHBOARD)] {

@@ -28,7 +28,9 @@ pub(crate) fn program(name: &str) -> PathBuf {
             .inspect_err(|error| eprintln!("the machine's own {name} is used: {error}"))
             .ok()
     });
-    binaries.as_ref().map_or_else(|| name.into(), |binaries| binaries.path(name))
+    binaries
+        .as_ref()
+        .map_or_else(|| name.into(), |binaries| binaries.path(name))
 }
 
 /// Runs Helm.
@@ -77,7 +79,10 @@ pub(crate) fn template(chart: &Path, more: &[&str]) -> Output {
 /// The objects of the chart `lem` with the values of a case.
 pub(crate) fn rendered(case: &str) -> Vec<Value> {
     let values = values(case);
-    objects(&printed(&template(&chart("lem"), &["--values", values.to_str().unwrap()])))
+    objects(&printed(&template(
+        &chart("lem"),
+        &["--values", values.to_str().unwrap()],
+    )))
 }
 
 /// The objects in a text of several documents.

@@ -1,6 +1,6 @@
 //! Real installations: what a platform team does with a release, while experiments run.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, ResourceExt, api::ListParams};
@@ -42,7 +42,9 @@ async fn operators(world: &World) -> Result<Vec<String>, String> {
     let pods = Api::<Pod>::namespaced(world.client.clone(), SYSTEM);
     let ours = ListParams::default().labels("app.kubernetes.io/name=lem,app.kubernetes.io/component=operator");
     let found = pods.list(&ours).await.map_err(|error| error.to_string())?;
-    let images = found.iter().filter_map(|pod| pod.spec.as_ref()?.containers[0].image.clone());
+    let images = found
+        .iter()
+        .filter_map(|pod| pod.spec.as_ref()?.containers[0].image.clone());
     let mut images: Vec<String> = images.collect();
     images.sort();
     Ok(images)
@@ -98,16 +100,16 @@ async fn served(machine: &Machine, world: &World) {
 async fn a_release_lives_through_upgrade_rollback_and_removal_and_its_results_outlive_it() {
     let machine = Machine::start("chart-lifecycle").await;
     let world = machine.world("chart_lifecycle").await;
-    let previous = [
-        machine.package("lem-crds", PREVIOUS),
-        machine.package("lem", PREVIOUS),
-    ];
+    let previous = [machine.package("lem-crds", PREVIOUS), machine.package("lem", PREVIOUS)];
     let crds = chart("lem-crds");
 
     // Install.
     machine.helm(&["install", "lem-crds", previous[0].to_str().unwrap()]);
     let notes = machine.release("install", &previous[1], &[]);
-    assert!(notes.contains("--namespace lem-system rollout status deployment/lem-operator"), "{notes}");
+    assert!(
+        notes.contains("--namespace lem-system rollout status deployment/lem-operator"),
+        "{notes}"
+    );
     until_version(&world, PREVIOUS).await;
     served(&machine, &world).await;
 
@@ -118,7 +120,11 @@ async fn a_release_lives_through_upgrade_rollback_and_removal_and_its_results_ou
     machine.release("upgrade", &chart("lem"), &[]);
     until_version(&world, VERSION).await;
     let status = world.status("upgraded").await.unwrap();
-    assert!(status.progress.finished < 12, "it ended before the upgrade: {}", described(&status));
+    assert!(
+        status.progress.finished < 12,
+        "it ended before the upgrade: {}",
+        described(&status)
+    );
     let upgraded = undisturbed(&world, "upgraded", 12, &before).await;
 
     // Back in the middle of an experiment.
@@ -169,12 +175,66 @@ fn owner_of(machine: &Machine, user: &str, namespaces: &[&str]) {
     }
 }
 
+/// Those who have Kubernetes' own roles in a namespace have ours in them.
+async fn users_have_what_their_roles_say(machine: &Machine, world: &World) {
+    for (role, verb, resource, expected) in [
+        ("view", "list", "efficiencyexperiments.lem.dev", "yes"),
+        ("view", "watch", "runners.lem.dev", "yes"),
+        ("view", "create", "efficiencyexperiments.lem.dev", "no"),
+        ("edit", "create", "efficiencyexperiments.lem.dev", "yes"),
+        ("edit", "deletecollection", "efficiencyexperiments.lem.dev", "yes"),
+        ("edit", "list", "runners.lem.dev", "yes"),
+        ("edit", "patch", "runners.lem.dev", "no"),
+        ("edit", "patch", "efficiencyexperiments.lem.dev/status", "no"),
+        ("admin", "patch", "efficiencyexperiments.lem.dev", "yes"),
+        ("admin", "patch", "runners.lem.dev/status", "no"),
+    ] {
+        let user = format!("user-with-{role}");
+        let binding = kubectl(
+            machine.cluster,
+            &[
+                "create",
+                "rolebinding",
+                &user,
+                "--clusterrole",
+                role,
+                "--user",
+                &user,
+                "-n",
+                &world.namespace,
+                "--dry-run=client",
+                "-o",
+                "json",
+            ],
+        );
+        let path = machine.folder.path().join(format!("{user}.json"));
+        fs::write(&path, binding).unwrap();
+        kubectl(machine.cluster, &["apply", "-f", path.to_str().unwrap()]);
+        // Aggregation is a controller's work, and the authorizer's cache follows it.
+        world
+            .eventually("the rights of a user", || async {
+                let mut ask = machine.cluster.kubectl();
+                // After a slash kubectl expects a name.
+                let (resource, subresource) = resource.split_once('/').unwrap_or((resource, ""));
+                ask.args(["auth", "can-i", verb, resource, "--subresource", subresource]);
+                ask.args(["-n", &world.namespace, "--as", &user]);
+                let answer = String::from_utf8(ask.output().unwrap().stdout).unwrap();
+                let as_expected = answer.trim() == expected;
+                as_expected
+                    .then_some(())
+                    .ok_or_else(|| format!("{role} {verb} {resource}: {answer}"))
+            })
+            .await;
+    }
+}
+
 #[tokio::test]
 #[ignore = "starts a cluster: make test-cluster"]
 async fn two_teams_install_for_their_own_namespace_without_rights_on_the_cluster() {
     let machine = Machine::start("chart-namespaced").await;
     let outside = machine.world("chart_namespaced").await;
     machine.helm(&["install", "lem-crds", chart("lem-crds").to_str().unwrap()]);
+    users_have_what_their_roles_say(&machine, &outside).await;
     for team in ["a", "b"] {
         let (system, watched) = (format!("system-{team}"), format!("team-{team}"));
         machine.namespace(&system).await;
@@ -216,7 +276,10 @@ async fn two_teams_install_for_their_own_namespace_without_rights_on_the_cluster
         assert_eq!(String::from_utf8_lossy(&refused.stdout).trim(), "no");
         let audit = machine.cluster.audit().unwrap().requests().unwrap();
         let user = format!("system:serviceaccount:system-{team}:lem-operator");
-        let forbidden: Vec<_> = audit.iter().filter(|request| request.user == user && request.code == 403).collect();
+        let forbidden: Vec<_> = audit
+            .iter()
+            .filter(|request| request.user == user && request.code == 403)
+            .collect();
         assert!(forbidden.is_empty(), "{forbidden:?}");
     }
     let unseen = outside.status("unseen").await.unwrap();

@@ -12,7 +12,6 @@
 
 mod conform;
 #[path = "../cluster/experiment.rs"]
-#[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]
 mod experiment;
 mod files;
 mod generated;

@@ -112,7 +112,10 @@ fn two_releases_have_no_object_in_common() {
     let one = identities("lem", "system-a", "team-a");
     for (other, pair) in [
         (identities("lem", "system-b", "team-b"), "same name, another namespace"),
-        (identities("other", "system-a", "team-b"), "another name, same namespace"),
+        (
+            identities("other", "system-a", "team-b"),
+            "another name, same namespace",
+        ),
         (identities("lem", "system-b", ""), "one of them everywhere"),
     ] {
         let common: Vec<_> = one.intersection(&other).collect();
@@ -135,7 +138,11 @@ fn a_release_of_one_namespace_needs_no_right_on_the_cluster() {
 fn a_release_whose_name_is_long_still_has_names_that_kubernetes_takes() {
     let release = "a".repeat(53);
     for (kind, _, name) in identities(&release, &"n".repeat(63), "w") {
-        let bound = if kind == "Service" || kind == "Deployment" { 63 } else { 253 };
+        let bound = if kind == "Service" || kind == "Deployment" {
+            63
+        } else {
+            253
+        };
         assert!(name.len() <= bound, "{kind} {name}");
     }
 }
@@ -148,7 +155,10 @@ fn pods_of_every_case_say_what_pod_security_restricted_asks_for() {
         assert_eq!(pods.len(), 1);
         let spec = &pods[0]["spec"]["template"]["spec"];
         assert_eq!(spec["securityContext"]["runAsNonRoot"], true, "{case}");
-        assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{case}");
+        assert_eq!(
+            spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault",
+            "{case}"
+        );
         for container in spec["containers"].as_sequence().unwrap() {
             let context = &container["securityContext"];
             assert_eq!(context["allowPrivilegeEscalation"], false, "{case}");

@@ -1,10 +1,13 @@
 //! What the rendered roles allow.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use serde_yaml::Value;
 
-use crate::helm::{CASES, chart, identity, objects, printed, rendered, template};
+use crate::{
+    helm::{CASES, chart, identity, objects, printed, rendered, template},
+    world::repository,
+};
 
 /// API group, resource and verb.
 pub(crate) type Right = (String, String, String);
@@ -49,6 +52,16 @@ fn no_role_of_either_chart_has_secrets_or_a_wildcard() {
             }
         }
     }
+}
+
+#[test]
+fn the_example_without_helm_grants_what_the_chart_grants() {
+    let text = fs::read_to_string(repository().join("examples/cluster/operator.yaml")).unwrap();
+    let of = |objects: &[Value]| -> BTreeSet<Right> {
+        let roles = roles(objects);
+        roles.iter().flat_map(|role| of_rules(&role["rules"])).collect()
+    };
+    assert_eq!(of(&objects(&text)), of(&rendered("default")));
 }
 
 #[test]
