@@ -1,0 +1,340 @@
+//! All about one experiment: how far it is, why it waits, what its processes do, what has happened. Pure.
+
+mod processes;
+
+use std::fmt::Write;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::ResourceExt;
+use lem_crds::{
+    EfficiencyExperiment, Runner,
+    status::{ExperimentPhase, Headline, Progress, TrialFailure},
+};
+use serde::Serialize;
+
+use self::processes::Process;
+pub(super) use self::processes::job;
+use super::waiting::{Waiting, waiting};
+use crate::command::cluster::table::{self, one_line};
+
+/// Events that are shown, the last ones.
+const EVENTS: usize = 8;
+
+/// What was seen of an experiment.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) experiment: EfficiencyExperiment,
+    pub(super) runners: Vec<Runner>,
+    pub(super) pods: Vec<Pod>,
+    pub(super) events: Vec<Event>,
+    /// What the user may not see.
+    pub(super) hidden: Vec<String>,
+}
+
+/// What is shown of an experiment.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Shown {
+    namespace: String,
+    name: String,
+    model: String,
+    created: Option<Timestamp>,
+    phase: ExperimentPhase,
+    progress: Progress,
+    waiting: Option<Waiting>,
+    headline: Option<Headline>,
+    conditions: Vec<Condition>,
+    failures: Vec<TrialFailure>,
+    partial: Vec<String>,
+    processes: Vec<Process>,
+    /// Processes that have done their part, with earlier loads of the model.
+    processes_finished: usize,
+    events: Vec<Said>,
+    not_visible: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    since: Timestamp,
+    reason: String,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Said {
+    at: Option<Timestamp>,
+    #[serde(rename = "type")]
+    kind: String,
+    about: String,
+    reason: String,
+    message: String,
+}
+
+impl Shown {
+    pub(super) fn of(observed: &Observed) -> Self {
+        let Observed {
+            experiment,
+            runners,
+            pods,
+            events,
+            hidden,
+        } = observed;
+        let status = experiment.status.clone().unwrap_or_default();
+        let (processes, processes_finished) = processes::present(runners, pods);
+        let conditions = status.conditions.into_iter().map(|condition| Condition {
+            kind: condition.type_,
+            status: condition.status,
+            since: condition.last_transition_time.0,
+            reason: condition.reason,
+            message: condition.message,
+        });
+        Self {
+            namespace: experiment.namespace().unwrap_or_default(),
+            name: experiment.name_any(),
+            model: experiment.spec.model.name.clone(),
+            created: experiment.creation_timestamp().map(|time| time.0),
+            phase: status.phase,
+            progress: status.progress,
+            waiting: waiting(experiment),
+            headline: status.headline,
+            conditions: conditions.collect(),
+            failures: status.failures,
+            partial: status.partial,
+            processes,
+            processes_finished,
+            events: last(events),
+            not_visible: hidden.clone(),
+        }
+    }
+}
+
+/// The last events, in order of time.
+fn last(events: &[Event]) -> Vec<Said> {
+    let mut said: Vec<Said> = events
+        .iter()
+        .map(|event| {
+            let object = &event.involved_object;
+            Said {
+                at: time(event),
+                kind: event.type_.clone().unwrap_or_default(),
+                about: format!(
+                    "{}/{}",
+                    object.kind.as_deref().unwrap_or_default(),
+                    object.name.as_deref().unwrap_or_default()
+                ),
+                reason: event.reason.clone().unwrap_or_default(),
+                message: event.message.clone().unwrap_or_default(),
+            }
+        })
+        .collect();
+    said.sort_by_key(|event| event.at);
+    said.split_off(said.len().saturating_sub(EVENTS))
+}
+
+/// When an event happened last: components of different age write different fields.
+fn time(event: &Event) -> Option<Timestamp> {
+    let series = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref());
+    series
+        .map(|time| time.0)
+        .or(event.last_timestamp.as_ref().map(|time| time.0))
+        .or(event.event_time.as_ref().map(|time| time.0))
+        .or(event.creation_timestamp().map(|time| time.0))
+}
+
+/// Everything as text.
+pub(super) fn text(shown: &Shown, now: Timestamp, width: Option<u16>) -> String {
+    let age = |at: Timestamp| table::age(now.duration_since(at).as_secs());
+    let mut text = String::new();
+    let mut line = |name: &str, value: &str| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name:<11}{}", one_line(value));
+    };
+    let made = shown
+        .created
+        .map_or(String::new(), |at| format!(", made {} ago", age(at)));
+    line(
+        "Experiment",
+        &format!("{} in namespace {}{made}", shown.name, shown.namespace),
+    );
+    line("Model", &shown.model);
+    let retried = match shown.progress.retried {
+        0 => String::new(),
+        retried => format!(", {retried} repeated"),
+    };
+    line(
+        "Phase",
+        &format!(
+            "{:?}, {}/{} trials{retried}",
+            shown.phase, shown.progress.finished, shown.progress.planned
+        ),
+    );
+    if let Some(waiting) = &shown.waiting {
+        let since = waiting.since.map_or(String::new(), |at| format!(" for {}", age(at)));
+        line("Waiting", &format!("{}{since}: {}", waiting.reason, waiting.message));
+    }
+    if let Some(headline) = &shown.headline {
+        line(
+            "Result",
+            &format!(
+                "{} J/token, {} tokens/s, {}",
+                headline.joules_per_token, headline.tokens_per_second, headline.verdict
+            ),
+        );
+    }
+    for reason in &shown.partial {
+        line("Missing", reason);
+    }
+    for hidden in &shown.not_visible {
+        line("Hidden", hidden);
+    }
+    let condition = |condition: &Condition| {
+        vec![
+            condition.kind.clone(),
+            condition.status.clone(),
+            age(condition.since),
+            condition.reason.clone(),
+            condition.message.clone(),
+        ]
+    };
+    let rows = shown.conditions.iter().map(condition).collect();
+    section(
+        &mut text,
+        &["CONDITION", "STATUS", "FOR", "REASON", "MESSAGE"],
+        rows,
+        width,
+    );
+    let rows = shown.processes.iter().map(|process| process.cells(now)).collect();
+    section(&mut text, &processes::HEADINGS, rows, width);
+    if shown.processes_finished > 0 {
+        let _ = writeln!(
+            text,
+            "and {} of earlier loads of the model, which have finished",
+            shown.processes_finished
+        );
+    }
+    let failure = |failure: &TrialFailure| {
+        let trial = &failure.trial;
+        let messages: Vec<String> = failure
+            .processes
+            .iter()
+            .map(|process| format!("process {}: {}", process.process, process.message))
+            .collect();
+        vec![
+            format!(
+                "point {} cycle {} attempt {}",
+                trial.point,
+                trial.cycle + 1,
+                trial.attempt + 1
+            ),
+            messages.join("; "),
+        ]
+    };
+    section(
+        &mut text,
+        &["FAILED TRIAL", "WHY"],
+        shown.failures.iter().map(failure).collect(),
+        width,
+    );
+    let said = |event: &Said| {
+        vec![
+            event.at.map_or(String::new(), age),
+            event.kind.clone(),
+            event.reason.clone(),
+            event.about.clone(),
+            event.message.clone(),
+        ]
+    };
+    let rows = shown.events.iter().map(said).collect();
+    section(
+        &mut text,
+        &["EVENT AGE", "TYPE", "REASON", "ABOUT", "MESSAGE"],
+        rows,
+        width,
+    );
+    text
+}
+
+fn section(text: &mut String, headings: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) {
+    if !rows.is_empty() {
+        text.push('\n');
+        text.push_str(&table::columns(headings, &rows, width));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn experiment() -> EfficiencyExperiment {
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+            json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:05Z"})
+        };
+        let object = json!({
+            "apiVersion": "lem.dev/v1alpha1", "kind": "EfficiencyExperiment",
+            "metadata": {"name": "quick", "namespace": "lab", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"model": {"name": "tiny", "source": {"synthetic": {"preset": "tiny-test"}}}},
+            "status": {"phase": "Starting", "observedGeneration": 1,
+                "progress": {"planned": 3, "finished": 0, "retried": 0, "summary": "0/3"},
+                "conditions": [
+                    condition("Scheduled", "False", "Placing", "2 processes are being placed"),
+                    condition("Stalled", "True", "GpuMissing", "no node has the GPUs free (0/3 nodes are available)"),
+                ]},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn event(at: &str, reason: &str) -> Event {
+        let event: Value = json!({"metadata": {"name": reason}, "type": "Warning", "reason": reason, "lastTimestamp": at,
+            "message": "words", "involvedObject": {"kind": "Pod", "name": "quick-0-abc"}});
+        serde_json::from_value(event).unwrap()
+    }
+
+    fn observed() -> Observed {
+        Observed {
+            experiment: experiment(),
+            runners: processes::tests::runners(),
+            pods: processes::tests::pods(),
+            events: vec![
+                event("2026-01-01T00:00:30Z", "FailedScheduling"),
+                event("2026-01-01T00:00:10Z", "Earlier"),
+            ],
+            hidden: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_experiment_is_shown_with_the_reason_why_it_waits_and_what_each_process_does() {
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        insta::assert_snapshot!(text(&Shown::of(&observed()), now, None));
+    }
+
+    #[test]
+    fn programs_get_the_same_in_json() {
+        let json = serde_json::to_value(Shown::of(&observed())).unwrap();
+        assert_eq!(json["waiting"]["reason"], "GpuMissing");
+        assert_eq!(json["processes"][0]["node"], "node-1");
+        assert_eq!(json["events"][1]["reason"], "FailedScheduling");
+        assert_eq!(json["conditions"][1]["type"], "Stalled");
+    }
+
+    #[test]
+    fn only_the_last_events_are_shown() {
+        let many: Vec<Event> = (0..20)
+            .map(|at| event(&format!("2026-01-01T00:00:{at:02}Z"), &at.to_string()))
+            .collect();
+        let last = last(&many);
+        assert_eq!((last.len(), last[EVENTS - 1].reason.as_str()), (EVENTS, "19"));
+    }
+}
