@@ -43,7 +43,7 @@ impl Options {
         let config = self.config().await?;
         let server = config.cluster_url.to_string();
         let namespace = self.namespace.clone().unwrap_or(config.default_namespace.clone());
-        let client = Client::try_from(config).map_err(|error| ClusterError::Kubeconfig(error.into()))?;
+        let client = Client::try_from(config).map_err(|error| ClusterError::Kubeconfig(error.to_string()))?;
         Ok(Connection {
             client,
             namespace,
@@ -66,10 +66,10 @@ impl Options {
             (None, Some(_)) => Config::from_kubeconfig(&options).await,
             (None, None) => {
                 let inferred = Config::infer().await;
-                return inferred.map_err(|error| ClusterError::Kubeconfig(error.into()));
+                return inferred.map_err(|error| ClusterError::Kubeconfig(error.to_string()));
             }
         };
-        read.map_err(|error| ClusterError::Kubeconfig(error.into()))
+        read.map_err(|error| ClusterError::Kubeconfig(error.to_string()))
     }
 }
 

@@ -51,9 +51,10 @@ impl<'a> Request<'a> {
 pub(super) enum ClusterError {
     /// There is no usable kubeconfig, or it names something that it does not hold.
     #[error(
-        "no cluster to talk to: name a kubeconfig with --kubeconfig or KUBECONFIG, and a context that `kubectl config get-contexts` lists"
+        "no cluster to talk to: name a kubeconfig with --kubeconfig or KUBECONFIG, and a context that `kubectl config get-contexts` lists ({0})"
     )]
-    Kubeconfig(#[source] Box<dyn std::error::Error + Send + Sync>),
+    // kube's own messages hold their causes already.
+    Kubeconfig(String),
     /// No answer.
     #[error("failed to reach the API server {server}: see whether `kubectl version` does")]
     Unreachable {

@@ -3,8 +3,8 @@
 use k8s_openapi::{
     api::core::v1::Namespace, apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition,
 };
-use kube::{CustomResourceExt, ResourceExt};
-use lem_crds::{EfficiencyExperiment, Runner};
+use kube::ResourceExt;
+use serde_json::Value;
 
 use super::{
     Finding,
@@ -70,7 +70,7 @@ fn definitions(facts: &Facts) -> Finding {
             "kubectl lem doctor, as somebody who may",
         ),
         Seen::Yes(found) => {
-            let ours = [EfficiencyExperiment::crd(), Runner::crd()];
+            let ours = lem_crds::definitions();
             let differing: Vec<String> = ours
                 .iter()
                 .filter(|ours| {
@@ -105,7 +105,7 @@ fn definitions(facts: &Facts) -> Finding {
     }
 }
 
-/// Whether two definitions describe the same objects.
+/// Whether two definitions describe the same objects. The API server writes a whole number without a point.
 fn same(found: &CustomResourceDefinition, ours: &CustomResourceDefinition) -> bool {
     let schema = |definition: &CustomResourceDefinition| {
         let version = definition
@@ -113,9 +113,23 @@ fn same(found: &CustomResourceDefinition, ours: &CustomResourceDefinition) -> bo
             .versions
             .iter()
             .find(|version| version.name == lem_crds::VERSION);
-        version.and_then(|version| serde_json::to_value(&version.schema).ok())
+        version
+            .and_then(|version| serde_json::to_value(&version.schema).ok())
+            .map(numbers_alike)
     };
     schema(found).is_some() && schema(found) == schema(ours)
+}
+
+fn numbers_alike(value: Value) -> Value {
+    match value {
+        Value::Number(number) => number.as_f64().map_or(Value::Null, Value::from),
+        Value::Array(items) => items.into_iter().map(numbers_alike).collect(),
+        Value::Object(fields) => fields
+            .into_iter()
+            .map(|(name, value)| (name, numbers_alike(value)))
+            .collect(),
+        other => other,
+    }
 }
 
 fn rights(facts: &Facts) -> Finding {

@@ -16,7 +16,10 @@ use serde::Serialize;
 use self::processes::Process;
 pub(super) use self::processes::job;
 use super::waiting::{Waiting, waiting};
-use crate::command::cluster::table::{self, one_line};
+use crate::{
+    command::cluster::table::{self, one_line},
+    report::number::counted,
+};
 
 /// Events that are shown, the last ones.
 const EVENTS: usize = 8;
@@ -71,9 +74,20 @@ struct Said {
     at: Option<Timestamp>,
     #[serde(rename = "type")]
     kind: String,
+    /// Kind of the objects.
     about: String,
+    objects: Vec<String>,
     reason: String,
     message: String,
+}
+
+impl Said {
+    fn about(&self) -> String {
+        match self.objects.as_slice() {
+            [one] => format!("{}/{one}", self.about),
+            many => counted(many.len(), &self.about, &format!("{}s", self.about)),
+        }
+    }
 }
 
 impl Shown {
@@ -114,25 +128,39 @@ impl Shown {
     }
 }
 
-/// The last events, in order of time.
+/// The last events, in order of time. What befalls each pod alike is said once.
 fn last(events: &[Event]) -> Vec<Said> {
-    let mut said: Vec<Said> = events
-        .iter()
-        .map(|event| {
-            let object = &event.involved_object;
-            Said {
-                at: time(event),
-                kind: event.type_.clone().unwrap_or_default(),
-                about: format!(
-                    "{}/{}",
-                    object.kind.as_deref().unwrap_or_default(),
-                    object.name.as_deref().unwrap_or_default()
-                ),
-                reason: event.reason.clone().unwrap_or_default(),
-                message: event.message.clone().unwrap_or_default(),
-            }
-        })
-        .collect();
+    let mut said: Vec<Said> = Vec::new();
+    let all = events.iter().map(|event| {
+        let object = &event.involved_object;
+        Said {
+            at: time(event),
+            kind: event.type_.clone().unwrap_or_default(),
+            about: object.kind.clone().unwrap_or_default(),
+            objects: vec![object.name.clone().unwrap_or_default()],
+            reason: event.reason.clone().unwrap_or_default(),
+            message: event.message.clone().unwrap_or_default(),
+        }
+    });
+    let mut all: Vec<Said> = all.collect();
+    all.sort_by_key(|event| event.at);
+    for event in all {
+        let alike =
+            |known: &&mut Said| known.about == "Pod" && (&known.about, &known.reason) == (&event.about, &event.reason);
+        if let Some(known) = said.iter_mut().find(alike) {
+            let mut objects = std::mem::take(&mut known.objects);
+            objects.extend(
+                event
+                    .objects
+                    .into_iter()
+                    .filter(|name| !objects.contains(name))
+                    .collect::<Vec<_>>(),
+            );
+            *known = Said { objects, ..event };
+        } else {
+            said.push(event);
+        }
+    }
     said.sort_by_key(|event| event.at);
     said.split_off(said.len().saturating_sub(EVENTS))
 }
@@ -185,7 +213,7 @@ pub(super) fn text(shown: &Shown, now: Timestamp, width: Option<u16>) -> String 
         line(
             "Result",
             &format!(
-                "{} J/token, {} tokens/s, {}",
+                "J/token {}, tokens/s {}, {}",
                 headline.joules_per_token, headline.tokens_per_second, headline.verdict
             ),
         );
@@ -249,7 +277,7 @@ pub(super) fn text(shown: &Shown, now: Timestamp, width: Option<u16>) -> String 
             event.at.map_or(String::new(), age),
             event.kind.clone(),
             event.reason.clone(),
-            event.about.clone(),
+            event.about(),
             event.message.clone(),
         ]
     };
@@ -297,7 +325,7 @@ mod tests {
 
     fn event(at: &str, reason: &str) -> Event {
         let event: Value = json!({"metadata": {"name": reason}, "type": "Warning", "reason": reason, "lastTimestamp": at,
-            "message": "words", "involvedObject": {"kind": "Pod", "name": "quick-0-abc"}});
+            "message": "words", "involvedObject": {"kind": "Pod", "name": "quick-1-0-abc"}});
         serde_json::from_value(event).unwrap()
     }
 
@@ -327,6 +355,18 @@ mod tests {
         assert_eq!(json["processes"][0]["node"], "node-1");
         assert_eq!(json["events"][1]["reason"], "FailedScheduling");
         assert_eq!(json["conditions"][1]["type"], "Stalled");
+    }
+
+    #[test]
+    fn what_befalls_each_pod_alike_is_said_once() {
+        let mut events = vec![
+            event("2026-01-01T00:00:01Z", "FailedMount"),
+            event("2026-01-01T00:00:02Z", "FailedMount"),
+        ];
+        events[1].involved_object.name = Some("quick-1-abc".to_owned());
+        let said = last(&events);
+        assert_eq!((said.len(), said[0].about().as_str()), (1, "2 Pods"));
+        assert_eq!(said[0].at, Some("2026-01-01T00:00:02Z".parse().unwrap()));
     }
 
     #[test]

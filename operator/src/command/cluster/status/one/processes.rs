@@ -104,7 +104,8 @@ impl Process {
         let phase = match (&self.obstacle, self.phase) {
             (Some(obstacle), _) => obstacle.clone(),
             (None, Some(phase)) => format!("{phase:?}"),
-            (None, None) => "—".to_owned(),
+            // It has not reported yet.
+            (None, None) => self.pod_phase.clone().unwrap_or("—".to_owned()),
         };
         let phase = match &self.error {
             Some(error) => format!("{phase}: {error}"),
