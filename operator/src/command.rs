@@ -2,6 +2,7 @@
 
 mod cluster;
 mod compare;
+mod complete;
 mod report;
 mod run;
 mod validate;
@@ -36,6 +37,8 @@ const EXIT_CODES: &str = "Exit codes:
 
 /// The name under which kubectl finds `lem` as its plugin.
 const PLUGIN: &str = "kubectl-lem";
+/// The name under which kubectl asks for completions of the plugin's command line.
+const COMPLETER: &str = "kubectl_complete-lem";
 
 /// Measures on a Kubernetes cluster what a token costs: joules, watts, seconds and FLOPs of LLM inference.
 #[derive(Debug, Parser)]
@@ -131,8 +134,12 @@ pub fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .init();
-    let outcome = if is_plugin(std::env::args_os().next().as_deref()) {
+    let program = std::env::args_os().next();
+    let outcome = if is_called(program.as_deref(), PLUGIN) {
         cluster::run(&PluginArguments::parse().cluster, "kubectl lem")
+    } else if is_called(program.as_deref(), COMPLETER) {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        print(&complete::kubectl(&PluginArguments::command(), &words, cluster::names)).map(|()| End::Valid)
     } else {
         run(Arguments::parse().command)
     };
@@ -145,9 +152,9 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// Whether the program was called by the name that means a cluster.
-fn is_plugin(program: Option<&OsStr>) -> bool {
-    program.is_some_and(|program| Path::new(program).file_stem() == Some(OsStr::new(PLUGIN)))
+/// Whether the program was called by a name.
+fn is_called(program: Option<&OsStr>, name: &str) -> bool {
+    program.is_some_and(|program| Path::new(program).file_stem() == Some(OsStr::new(name)))
 }
 
 fn run(command: Command) -> anyhow::Result<End> {
@@ -209,12 +216,12 @@ mod tests {
     #[test]
     fn the_name_of_the_program_decides_whether_a_cluster_is_meant() {
         for plugin in ["kubectl-lem", "/usr/local/bin/kubectl-lem", "kubectl-lem.exe"] {
-            assert!(is_plugin(Some(OsStr::new(plugin))), "{plugin}");
+            assert!(is_called(Some(OsStr::new(plugin)), PLUGIN), "{plugin}");
         }
-        for other in ["lem", "/opt/kubectl-lem/lem", "kubectl-lemon"] {
-            assert!(!is_plugin(Some(OsStr::new(other))), "{other}");
+        for other in ["lem", "/opt/kubectl-lem/lem", "kubectl-lemon", COMPLETER] {
+            assert!(!is_called(Some(OsStr::new(other)), PLUGIN), "{other}");
         }
-        assert!(!is_plugin(None));
+        assert!(!is_called(None, PLUGIN));
     }
 
     #[test]

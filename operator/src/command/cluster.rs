@@ -17,8 +17,11 @@ mod run;
 mod status;
 mod table;
 
+use std::time::Duration;
+
 use anyhow::Context;
 use clap::Subcommand;
+use kube::{ResourceExt, api::ListParams};
 
 use super::End;
 
@@ -71,4 +74,42 @@ pub(super) fn run(arguments: &Arguments, program: &'static str) -> anyhow::Resul
                 Command::Doctor(arguments) => doctor::run(arguments, &connection).await,
             }
         })
+}
+
+/// How long a completion may take: a shell waits for it.
+const COMPLETION_LIMIT: Duration = Duration::from_secs(2);
+
+/// Names of experiments, for completion; none where the cluster does not say them at once. `words` are those that were
+/// typed, of which options of the cluster are heeded.
+pub(super) fn names(words: &[String]) -> Vec<String> {
+    let value = |long: &str, short: Option<&str>| {
+        let given = words.iter().zip(words.iter().skip(1));
+        let apart = given.filter(|(option, _)| *option == long || Some(option.as_str()) == short);
+        let joined = words
+            .iter()
+            .filter_map(|word| word.strip_prefix(long)?.strip_prefix('='));
+        apart
+            .map(|(_, value)| value.as_str())
+            .chain(joined)
+            .last()
+            .map(ToOwned::to_owned)
+    };
+    let options = connection::Options {
+        namespace: value("--namespace", Some("-n")),
+        context: value("--context", None),
+        kubeconfig: value("--kubeconfig", None).map(Into::into),
+    };
+    let ask = async {
+        let connection = options.connect("kubectl lem").await.ok()?;
+        let api = connection.api::<lem_crds::EfficiencyExperiment>(&connection.namespace);
+        let found = api.list_metadata(&ListParams::default()).await.ok()?;
+        Some(found.items.iter().map(ResourceExt::name_any).collect())
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime
+        .ok()
+        .and_then(|runtime| {
+            runtime.block_on(async { tokio::time::timeout(COMPLETION_LIMIT, ask).await.ok().flatten() })
+        })
+        .unwrap_or_default()
 }

@@ -41,7 +41,12 @@ impl<'a> Plugin<'a> {
         let path = self.folder.path().join(name);
         let mut text = beside.to_owned();
         for experiment in experiments {
-            text += &format!("\n---\n{}", serde_json::to_string(experiment).unwrap());
+            let mut document = serde_json::to_value(experiment).unwrap();
+            // What nobody writes into a file.
+            for field in ["cancel", "suspend"] {
+                document["spec"].as_object_mut().unwrap().remove(field);
+            }
+            text += &format!("\n---\n{document}");
         }
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()

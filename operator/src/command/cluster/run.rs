@@ -181,10 +181,7 @@ async fn apply(connection: &Connection, document: &Document) -> Result<Option<St
         .await;
     match written {
         Ok(_) => Ok(namespace),
-        Err(kube::Error::Api(status)) if status.code == 409 => Err(refused(format!(
-            "{}: change the field where it was written, or create the object under another name",
-            status.message
-        ))),
+        Err(kube::Error::Api(status)) if status.code == 409 => Err(refused(conflict(&status.message))),
         Err(kube::Error::Api(status)) if matches!(status.code, 400 | 422) => Err(refused(status.message)),
         Err(kube::Error::Api(status)) if status.code == 404 && namespace.is_some() => Err(refused(format!(
             "{}: create the namespace with `kubectl create namespace {}`",
@@ -206,6 +203,16 @@ async fn apply(connection: &Connection, document: &Document) -> Result<Option<St
             Err(connection.explain(request, error))
         }
     }
+}
+
+/// A field that somebody else has set to another value. Pure.
+fn conflict(words: &str) -> String {
+    let next = if words.contains(".spec.cancel") {
+        "a cancelled experiment stays cancelled: create another one"
+    } else {
+        "change the field where it was written, or create the object under another name"
+    };
+    format!("{words}: {next}")
 }
 
 fn unknown(document: &Document) -> ClusterError {

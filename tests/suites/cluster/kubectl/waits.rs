@@ -87,6 +87,8 @@ async fn ctrl_c_leaves_the_experiment_running_and_says_how_to_come_back_and_canc
     let again = plugin.lem(&["run", &file]);
     assert_eq!(again.code, Some(4), "{again:?}");
     contains(&again.errors, &["failed: cancelled by spec.cancel"]);
+    let revived = plugin.lem(&["run", &file, "--set", "cancel=false"]).bad(2);
+    contains(&revived, &["a cancelled experiment stays cancelled"]);
     world.delete_namespace().await;
 }
 

@@ -51,8 +51,8 @@ pub(super) struct Shown {
     failures: Vec<TrialFailure>,
     partial: Vec<String>,
     processes: Vec<Process>,
-    /// Processes that have done their part, with earlier loads of the model.
-    processes_finished: usize,
+    /// Processes of earlier loads of the model.
+    earlier_processes: usize,
     events: Vec<Said>,
     not_visible: Vec<String>,
 }
@@ -100,7 +100,7 @@ impl Shown {
             hidden,
         } = observed;
         let status = experiment.status.clone().unwrap_or_default();
-        let (processes, processes_finished) = processes::present(runners, pods);
+        let (processes, earlier_processes) = processes::present(runners, pods);
         let conditions = status.conditions.into_iter().map(|condition| Condition {
             kind: condition.type_,
             status: condition.status,
@@ -121,7 +121,7 @@ impl Shown {
             failures: status.failures,
             partial: status.partial,
             processes,
-            processes_finished,
+            earlier_processes,
             events: last(events),
             not_visible: hidden.clone(),
         }
@@ -242,11 +242,11 @@ pub(super) fn text(shown: &Shown, now: Timestamp, width: Option<u16>) -> String 
     );
     let rows = shown.processes.iter().map(|process| process.cells(now)).collect();
     section(&mut text, &processes::HEADINGS, rows, width);
-    if shown.processes_finished > 0 {
+    if shown.earlier_processes > 0 {
         let _ = writeln!(
             text,
-            "and {} of earlier loads of the model, which have finished",
-            shown.processes_finished
+            "and {} of earlier loads of the model",
+            counted(shown.earlier_processes, "process", "processes")
         );
     }
     let failure = |failure: &TrialFailure| {
