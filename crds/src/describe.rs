@@ -13,10 +13,10 @@ pub(crate) fn complete(schema: &mut JSONSchemaProps) {
         .and_then(|default| shown(&default.0, !choices.is_empty()));
     if let Some(description) = &mut schema.description {
         if choices.len() > 1 {
-            *description += &format!(" Exactly one of {}.", choices.join(", "));
+            description.push_str(&[" Exactly one of ", &choices.join(", "), "."].concat());
         }
         if let Some(default) = default {
-            *description += &format!(" Default: {default}.");
+            description.push_str(&[" Default: ", &default, "."].concat());
         }
     }
     for property in schema

@@ -69,7 +69,7 @@ pub(super) fn run(arguments: &Arguments, program: &'static str) -> anyhow::Resul
                 Command::Status(arguments) => status::run(arguments, &connection).await,
                 Command::Report(arguments) => report::run(arguments, &connection).await,
                 Command::Compare(arguments) => compare::run(arguments, &connection).await,
-                Command::Logs(arguments) => logs::run(arguments, &connection).await,
+                Command::Logs(arguments) => Box::pin(logs::run(arguments, &connection)).await,
                 Command::Cancel(arguments) => cancel::run(arguments, &connection).await,
                 Command::Doctor(arguments) => doctor::run(arguments, &connection).await,
             }

@@ -94,16 +94,18 @@ impl Connection {
 
     /// A command that means the same cluster and this namespace.
     pub(super) fn command(&self, words: &str, namespace: &str) -> String {
-        let mut text = format!("{} {words}", self.program);
+        let mut parts = vec![format!("{} {words}", self.program)];
         if namespace != self.namespace || self.options.namespace.is_some() {
-            text += &format!(" -n {namespace}");
+            parts.push(format!("-n {namespace}"));
         }
-        if let Some(context) = &self.options.context {
-            text += &format!(" --context {context}");
-        }
-        if let Some(path) = &self.options.kubeconfig {
-            text += &format!(" --kubeconfig {}", path.display());
-        }
-        text
+        parts.extend(
+            self.options
+                .context
+                .iter()
+                .map(|context| format!("--context {context}")),
+        );
+        let kubeconfig = self.options.kubeconfig.iter();
+        parts.extend(kubeconfig.map(|path| format!("--kubeconfig {}", path.display())));
+        parts.join(" ")
     }
 }

@@ -62,7 +62,7 @@ pub(super) enum ClusterError {
         server: String,
         /// Why.
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
     /// The credentials are not taken.
     #[error(
@@ -135,7 +135,7 @@ pub(super) enum ClusterError {
         place: String,
         /// Why.
         #[source]
-        source: kube::Error,
+        source: Box<kube::Error>,
     },
 }
 
@@ -169,13 +169,13 @@ impl ClusterError {
             },
             source @ (kube::Error::HyperError(_) | kube::Error::Service(_)) => Self::Unreachable {
                 server: server.to_owned(),
-                source,
+                source: Box::new(source),
             },
             source => Self::Unreadable {
                 verb,
                 resource,
                 place,
-                source,
+                source: Box::new(source),
             },
         }
     }

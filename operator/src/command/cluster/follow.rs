@@ -155,7 +155,7 @@ impl Teller {
         let moved = (planned, status.progress.finished) != (self.planned, self.finished);
         (self.planned, self.finished) = (self.planned.max(planned), self.finished.max(status.progress.finished));
         for failure in status.failures.iter().skip(self.failures) {
-            self.progress.warn(&failed(failure));
+            self.progress.warn(&failed(failure).join(": "));
         }
         self.failures = status.failures.len();
         let doing = doing(experiment);
@@ -194,21 +194,23 @@ fn measuring(status: &EfficiencyExperimentStatus) -> String {
         .map_or_else(|| format!("{:?}", status.phase), |condition| condition.message.clone())
 }
 
-/// A trial that failed, in one line. Pure.
-fn failed(failure: &TrialFailure) -> String {
+/// A trial that failed: which, and why. Pure.
+pub(super) fn failed(failure: &TrialFailure) -> [String; 2] {
     let trial = &failure.trial;
     let processes: Vec<String> = failure
         .processes
         .iter()
         .map(|process| format!("process {}: {}", process.process, process.message))
         .collect();
-    format!(
-        "point {} cycle {} attempt {}: {}",
-        trial.point,
-        trial.cycle + 1,
-        trial.attempt + 1,
-        processes.join("; ")
-    )
+    [
+        format!(
+            "point {} cycle {} attempt {}",
+            trial.point,
+            trial.cycle + 1,
+            trial.attempt + 1
+        ),
+        processes.join("; "),
+    ]
 }
 
 #[cfg(test)]

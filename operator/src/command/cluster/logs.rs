@@ -63,7 +63,7 @@ pub(super) async fn run(arguments: &Arguments, connection: &Connection) -> anyho
     };
     let mut last = None;
     for failed in printed.into_iter().filter_map(Result::err) {
-        eprintln!("error: {:#}", failed);
+        eprintln!("error: {failed:#}");
         last = Some(failed);
     }
     last.map_or(Ok(End::Valid), |_| Ok(End::Failed))

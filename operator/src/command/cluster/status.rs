@@ -46,7 +46,7 @@ pub(super) async fn run(arguments: &Arguments, connection: &Connection) -> anyho
         let observed = observe(connection, name).await?;
         let shown = one::Shown::of(&observed);
         match arguments.output {
-            Form::Table => one::text(&shown, now, width()),
+            Form::Table => one::text::text(&shown, now, width()),
             Form::Json => serde_json::to_string_pretty(&shown)? + "\n",
         }
     } else {
@@ -83,34 +83,9 @@ async fn all(connection: &Connection, everywhere: bool) -> Result<Vec<Efficiency
 async fn observe(connection: &Connection, name: &str) -> Result<Observed, ClusterError> {
     let experiment = experiments::get(connection, &connection.namespace, name).await?;
     let mut hidden = Vec::new();
-    let mut seen = |error: ClusterError| match error {
-        ClusterError::Forbidden { .. } => {
-            hidden.push(error.to_string());
-            Ok(())
-        }
-        error => Err(error),
-    };
-    let runners = match experiments::runners(connection, &experiment).await {
-        Ok(runners) => runners,
-        Err(error) => {
-            seen(error)?;
-            Vec::new()
-        }
-    };
-    let pods = match experiments::pods(connection, &experiment).await {
-        Ok(pods) => pods,
-        Err(error) => {
-            seen(error)?;
-            Vec::new()
-        }
-    };
-    let events = match events(connection, &experiment, &pods).await {
-        Ok(events) => events,
-        Err(error) => {
-            seen(error)?;
-            Vec::new()
-        }
-    };
+    let runners = visible(experiments::runners(connection, &experiment).await, &mut hidden)?;
+    let pods = visible(experiments::pods(connection, &experiment).await, &mut hidden)?;
+    let events = visible(events(connection, &experiment, &pods).await, &mut hidden)?;
     Ok(Observed {
         experiment,
         runners,
@@ -118,6 +93,17 @@ async fn observe(connection: &Connection, name: &str) -> Result<Observed, Cluste
         events,
         hidden,
     })
+}
+
+/// What the user may see; nothing where it is hidden, which is noted.
+fn visible<T>(answer: Result<Vec<T>, ClusterError>, hidden: &mut Vec<String>) -> Result<Vec<T>, ClusterError> {
+    match answer {
+        Err(error @ ClusterError::Forbidden { .. }) => {
+            hidden.push(error.to_string());
+            Ok(Vec::new())
+        }
+        other => other,
+    }
 }
 
 /// Events about the experiment, and warnings about its Jobs and pods.

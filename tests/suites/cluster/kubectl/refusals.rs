@@ -111,6 +111,10 @@ async fn kubectl_explains_fields_with_their_defaults_and_choices() {
     );
     contains(
         &explain("effexp.spec.energy"),
-        &["enum: Auto, Required, Disabled", "Required: an error", "Default: Auto."],
+        &[
+            "enum: Auto, Required, Disabled",
+            "`Required`: an error",
+            "Default: Auto.",
+        ],
     );
 }

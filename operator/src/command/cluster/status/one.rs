@@ -1,8 +1,7 @@
 //! All about one experiment: how far it is, why it waits, what its processes do, what has happened. Pure.
 
 mod processes;
-
-use std::fmt::Write;
+pub(super) mod text;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Pod};
@@ -16,10 +15,7 @@ use serde::Serialize;
 use self::processes::Process;
 pub(super) use self::processes::job;
 use super::waiting::{Waiting, waiting};
-use crate::{
-    command::cluster::table::{self, one_line},
-    report::number::counted,
-};
+use crate::report::number::counted;
 
 /// Events that are shown, the last ones.
 const EVENTS: usize = 8;
@@ -178,126 +174,6 @@ fn time(event: &Event) -> Option<Timestamp> {
         .or(event.creation_timestamp().map(|time| time.0))
 }
 
-/// Everything as text.
-pub(super) fn text(shown: &Shown, now: Timestamp, width: Option<u16>) -> String {
-    let age = |at: Timestamp| table::age(now.duration_since(at).as_secs());
-    let mut text = String::new();
-    let mut line = |name: &str, value: &str| {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{name:<11}{}", one_line(value));
-    };
-    let made = shown
-        .created
-        .map_or(String::new(), |at| format!(", made {} ago", age(at)));
-    line(
-        "Experiment",
-        &format!("{} in namespace {}{made}", shown.name, shown.namespace),
-    );
-    line("Model", &shown.model);
-    let retried = match shown.progress.retried {
-        0 => String::new(),
-        retried => format!(", {retried} repeated"),
-    };
-    line(
-        "Phase",
-        &format!(
-            "{:?}, {}/{} trials{retried}",
-            shown.phase, shown.progress.finished, shown.progress.planned
-        ),
-    );
-    if let Some(waiting) = &shown.waiting {
-        let since = waiting.since.map_or(String::new(), |at| format!(" for {}", age(at)));
-        line("Waiting", &format!("{}{since}: {}", waiting.reason, waiting.message));
-    }
-    if let Some(headline) = &shown.headline {
-        line(
-            "Result",
-            &format!(
-                "J/token {}, tokens/s {}, {}",
-                headline.joules_per_token, headline.tokens_per_second, headline.verdict
-            ),
-        );
-    }
-    for reason in &shown.partial {
-        line("Missing", reason);
-    }
-    for hidden in &shown.not_visible {
-        line("Hidden", hidden);
-    }
-    let condition = |condition: &Condition| {
-        vec![
-            condition.kind.clone(),
-            condition.status.clone(),
-            age(condition.since),
-            condition.reason.clone(),
-            condition.message.clone(),
-        ]
-    };
-    let rows = shown.conditions.iter().map(condition).collect();
-    section(
-        &mut text,
-        &["CONDITION", "STATUS", "FOR", "REASON", "MESSAGE"],
-        rows,
-        width,
-    );
-    let rows = shown.processes.iter().map(|process| process.cells(now)).collect();
-    section(&mut text, &processes::HEADINGS, rows, width);
-    if shown.earlier_processes > 0 {
-        let _ = writeln!(
-            text,
-            "and {} of earlier loads of the model",
-            counted(shown.earlier_processes, "process", "processes")
-        );
-    }
-    let failure = |failure: &TrialFailure| {
-        let trial = &failure.trial;
-        let messages: Vec<String> = failure
-            .processes
-            .iter()
-            .map(|process| format!("process {}: {}", process.process, process.message))
-            .collect();
-        vec![
-            format!(
-                "point {} cycle {} attempt {}",
-                trial.point,
-                trial.cycle + 1,
-                trial.attempt + 1
-            ),
-            messages.join("; "),
-        ]
-    };
-    section(
-        &mut text,
-        &["FAILED TRIAL", "WHY"],
-        shown.failures.iter().map(failure).collect(),
-        width,
-    );
-    let said = |event: &Said| {
-        vec![
-            event.at.map_or(String::new(), age),
-            event.kind.clone(),
-            event.reason.clone(),
-            event.about(),
-            event.message.clone(),
-        ]
-    };
-    let rows = shown.events.iter().map(said).collect();
-    section(
-        &mut text,
-        &["EVENT AGE", "TYPE", "REASON", "ABOUT", "MESSAGE"],
-        rows,
-        width,
-    );
-    text
-}
-
-fn section(text: &mut String, headings: &[&str], rows: Vec<Vec<String>>, width: Option<u16>) {
-    if !rows.is_empty() {
-        text.push('\n');
-        text.push_str(&table::columns(headings, &rows, width));
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -345,7 +221,7 @@ mod tests {
     #[test]
     fn one_experiment_is_shown_with_the_reason_why_it_waits_and_what_each_process_does() {
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
-        insta::assert_snapshot!(text(&Shown::of(&observed()), now, None));
+        insta::assert_snapshot!(text::text(&Shown::of(&observed()), now, None));
     }
 
     #[test]

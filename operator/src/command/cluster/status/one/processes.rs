@@ -24,7 +24,8 @@ pub(super) const HEADINGS: [&str; 7] = ["PROCESS", "PHASE", "TRIAL", "WINDOWS", 
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Process {
-    process: u32,
+    #[serde(rename = "process")]
+    index: u32,
     cohort: String,
     phase: Option<RunnerPhase>,
     /// Why its pod does not start.
@@ -82,7 +83,7 @@ fn process(runner: &Runner, pods: &[Pod]) -> Process {
     let environment = status.and_then(|status| status.environment.as_ref());
     let placed = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
     Process {
-        process: index,
+        index,
         cohort: runner.spec.cohort.clone(),
         phase: status.map(|status| status.phase),
         obstacle: pod.and_then(stall::obstacle).map(|cause| cause.reason.to_owned()),
@@ -129,7 +130,7 @@ impl Process {
             .heartbeat
             .map(|at| format!("{} ago", table::age(now.duration_since(at).as_secs())));
         vec![
-            self.process.to_string(),
+            self.index.to_string(),
             phase,
             trial.unwrap_or_else(dash),
             self.windows.to_string(),
@@ -193,7 +194,7 @@ pub(super) mod tests {
     #[test]
     fn the_processes_of_the_last_load_are_shown_in_order_and_those_before_are_counted() {
         let (processes, earlier) = present(&runners(), &pods());
-        let seen: Vec<(u32, Option<&str>)> = processes.iter().map(|one| (one.process, one.node.as_deref())).collect();
+        let seen: Vec<(u32, Option<&str>)> = processes.iter().map(|one| (one.index, one.node.as_deref())).collect();
         assert_eq!(seen, [(0, Some("node-1")), (1, None)]);
         assert_eq!(earlier, 2);
     }
