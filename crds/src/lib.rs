@@ -6,6 +6,7 @@
 
 #![expect(unreachable_pub, reason = "kube's derive wraps each type in a private module")]
 
+mod describe;
 pub mod experiment;
 pub mod metrics;
 pub mod plan;
@@ -15,6 +16,9 @@ pub mod runner;
 pub mod samples;
 pub mod status;
 pub mod validate;
+
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::CustomResourceExt;
 
 pub use experiment::{EfficiencyExperiment, EfficiencyExperimentSpec};
 pub use runner::{Runner, RunnerSpec, RunnerStatus};
@@ -27,19 +31,28 @@ pub const VERSION: &str = "v1alpha1";
 /// Version of the raw facts that a runner reports. Results of different versions are never aggregated together.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The two custom resource definitions as the API server takes them, in the order they are printed.
+/// The two custom resource definitions, complete with what `kubectl explain` shows, in the order they are printed.
+pub fn definitions() -> [CustomResourceDefinition; 2] {
+    let mut experiment = EfficiencyExperiment::crd();
+    let schemas = experiment
+        .spec
+        .versions
+        .iter_mut()
+        .filter_map(|version| version.schema.as_mut());
+    let specs = schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()?.properties.as_mut()?.get_mut("spec"));
+    specs.for_each(describe::complete);
+    [experiment, Runner::crd()]
+}
+
+/// The same as the API server takes them, each with its name.
 ///
 /// # Errors
 /// A definition that serialises to no YAML, which a test excludes.
 pub fn custom_resource_definitions() -> Result<Vec<(&'static str, String)>, serde_yaml::Error> {
-    use kube::CustomResourceExt;
-    Ok(vec![
-        (
-            "efficiencyexperiments.lem.dev",
-            serde_yaml::to_string(&EfficiencyExperiment::crd())?,
-        ),
-        ("runners.lem.dev", serde_yaml::to_string(&Runner::crd())?),
-    ])
+    let names = ["efficiencyexperiments.lem.dev", "runners.lem.dev"];
+    let yaml = names.into_iter().zip(definitions());
+    yaml.map(|(name, definition)| Ok((name, serde_yaml::to_string(&definition)?)))
+        .collect()
 }
 
 #[cfg(test)]

@@ -1,12 +1,16 @@
 //! The `lem` command line. Each command is a file; exit codes are said here once.
 
+mod cluster;
 mod compare;
+mod complete;
 mod report;
 mod run;
 mod validate;
 
 use std::{
+    ffi::OsStr,
     io::{IsTerminal, Write},
+    path::Path,
     process::ExitCode,
 };
 
@@ -29,7 +33,20 @@ const EXIT_CODES: &str = "Exit codes:
   1  error
   2  wrong usage or invalid experiment
   3  complete, but Suspect or Invalid
-  4  partial: some trials have no result";
+  4  partial: some trials have no result, or not yet";
+
+/// The name under which kubectl finds `lem` as its plugin.
+const PLUGIN: &str = "kubectl-lem";
+/// The name under which kubectl asks for completions of the plugin's command line.
+const COMPLETER: &str = "kubectl_complete-lem";
+
+/// Measures on a Kubernetes cluster what a token costs: joules, watts, seconds and FLOPs of LLM inference.
+#[derive(Debug, Parser)]
+#[command(name = PLUGIN, bin_name = "kubectl lem", version, max_term_width = 110, after_help = EXIT_CODES)]
+struct PluginArguments {
+    #[command(flatten)]
+    cluster: cluster::Arguments,
+}
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -41,6 +58,8 @@ enum Command {
     Report(report::Arguments),
     /// Compare two results on their cycles: ratios with 95 % intervals.
     Compare(compare::Arguments),
+    /// Work with experiments on a Kubernetes cluster; `kubectl lem` is the same.
+    Cluster(cluster::Arguments),
     /// Print the custom resource definitions.
     Crd,
     /// Print a completion script for a shell.
@@ -68,12 +87,14 @@ enum End {
     Invalid,
     Doubtful,
     Partial,
+    Failed,
 }
 
 impl From<End> for ExitCode {
     fn from(end: End) -> Self {
         Self::from(match end {
             End::Valid => 0,
+            End::Failed => 1,
             End::Invalid => 2,
             End::Doubtful => 3,
             End::Partial => 4,
@@ -98,6 +119,7 @@ impl End {
             Self::Doubtful => 1,
             Self::Partial => 2,
             Self::Invalid => 3,
+            Self::Failed => 4,
         };
         if rank(other) > rank(self) { other } else { self }
     }
@@ -112,24 +134,41 @@ pub fn main() -> ExitCode {
                 .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
         )
         .init();
-    let arguments = Arguments::parse();
-    let outcome = match arguments.command {
-        Command::Run(arguments) => run::run(&arguments),
-        Command::Validate(arguments) => validate::run(&arguments),
-        Command::Report(arguments) => report::run(&arguments),
-        Command::Compare(arguments) => compare::run(&arguments),
-        Command::Crd => print_definitions(),
-        Command::Completions { shell } => {
-            let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Arguments::command(), "lem", &mut script);
-            print(&String::from_utf8_lossy(&script)).map(|()| End::Valid)
-        }
+    let program = std::env::args_os().next();
+    let outcome = if is_called(program.as_deref(), PLUGIN) {
+        cluster::run(&PluginArguments::parse().cluster, "kubectl lem")
+    } else if is_called(program.as_deref(), COMPLETER) {
+        let words: Vec<String> = std::env::args().skip(1).collect();
+        print(&complete::kubectl(&PluginArguments::command(), &words, cluster::names)).map(|()| End::Valid)
+    } else {
+        run(Arguments::parse().command)
     };
     match outcome {
         Ok(end) => end.into(),
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::from(1)
+        }
+    }
+}
+
+/// Whether the program was called by a name.
+fn is_called(program: Option<&OsStr>, name: &str) -> bool {
+    program.is_some_and(|program| Path::new(program).file_stem() == Some(OsStr::new(name)))
+}
+
+fn run(command: Command) -> anyhow::Result<End> {
+    match command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Validate(arguments) => validate::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
+        Command::Compare(arguments) => compare::run(&arguments),
+        Command::Cluster(arguments) => cluster::run(&arguments, "lem cluster"),
+        Command::Crd => print_definitions(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Arguments::command(), "lem", &mut script);
+            print(&String::from_utf8_lossy(&script)).map(|()| End::Valid)
         }
     }
 }
@@ -168,4 +207,48 @@ fn yaml(json: &str) -> anyhow::Result<String> {
 fn width() -> Option<u16> {
     let (terminal_size::Width(columns), _) = terminal_size::terminal_size_of(std::io::stdout())?;
     (columns > 0).then_some(columns)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_the_program_decides_whether_a_cluster_is_meant() {
+        for plugin in ["kubectl-lem", "/usr/local/bin/kubectl-lem", "kubectl-lem.exe"] {
+            assert!(is_called(Some(OsStr::new(plugin)), PLUGIN), "{plugin}");
+        }
+        for other in ["lem", "/opt/kubectl-lem/lem", "kubectl-lemon", COMPLETER] {
+            assert!(!is_called(Some(OsStr::new(other)), PLUGIN), "{other}");
+        }
+        assert!(!is_called(None, PLUGIN));
+    }
+
+    #[test]
+    fn both_command_lines_are_consistent_and_hold_the_same_sub_commands_of_a_cluster() {
+        let (mut lem, mut plugin) = (Arguments::command(), PluginArguments::command());
+        lem.build();
+        plugin.build();
+        let names = |command: &clap::Command| -> Vec<String> {
+            command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect()
+        };
+        assert_eq!(names(lem.find_subcommand("cluster").unwrap()), names(&plugin));
+        lem.debug_assert();
+        plugin.debug_assert();
+    }
+
+    #[test]
+    fn completions_know_the_sub_commands_of_a_cluster() {
+        let mut script = Vec::new();
+        clap_complete::generate(
+            clap_complete::Shell::Bash,
+            &mut Arguments::command(),
+            "lem",
+            &mut script,
+        );
+        let script = String::from_utf8(script).unwrap();
+        for words in ["lem__subcmd__cluster__subcmd__doctor", "--kubeconfig"] {
+            assert!(script.contains(words), "{words}");
+        }
+    }
 }

@@ -20,6 +20,7 @@ use lem_crds::{
     status::{PointResult, TrialResult},
 };
 
+pub(crate) use self::facts::printable;
 pub use self::{
     comparison::{ComparisonRow, Conclusion, comparison_json, comparison_markdown, comparison_terminal},
     csv::csv,

@@ -22,7 +22,8 @@ pub struct Processes {
     #[serde(default = "one")]
     #[schemars(range(min = 0, max = 16))]
     pub gpus_per_process: u32,
-    /// When a fresh process, and so a fresh load of the model, is started.
+    /// When a fresh process, and so a fresh load of the model, is started. `Never`: one load for all trials that share it.
+    /// `PerPoint`: one for each point. `PerTrial`: one for each trial, so that the variance between loads becomes visible.
     #[serde(default)]
     pub restart: Restart,
 }
@@ -63,20 +64,20 @@ pub struct Protocol {
     /// What runs before each window, outside of it.
     #[serde(default)]
     pub warmup: Warmup,
-    /// Idle power before and after.
+    /// Idle power, measured before the first window and after the last; adjusted energy is energy above it.
     #[serde(default)]
     pub baseline: Baseline,
-    /// Repetitions of each point.
+    /// Repetitions of each point, from which the 95 % intervals come; one repetition gives none.
     #[serde(default = "three")]
     #[schemars(range(min = 1, max = 100))]
     pub cycles: u32,
     /// Order of points and cycles.
     #[serde(default)]
     pub order: Order,
-    /// Extends the cycles until the interval is narrow enough.
+    /// Adds cycles to a point until the interval of a metric is narrow enough. None are added if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stop_rule: Option<StopRule>,
-    /// What separates trials.
+    /// The pause that separates trials.
     #[serde(default)]
     pub cooldown: Cooldown,
     /// How long each phase may take before the process counts as failed.
@@ -86,7 +87,8 @@ pub struct Protocol {
     #[serde(default = "three")]
     #[schemars(range(min = 0, max = 1000))]
     pub retry_budget: u32,
-    /// Whether the processes of a trial start together.
+    /// Whether the processes of a trial start together. `Trial`: all are ready, then one start time for all. `None`: each
+    /// starts when it is ready, for nodes that are measured independently.
     #[serde(default)]
     pub barrier: Barrier,
 }
@@ -205,7 +207,8 @@ const fn baseline_duration() -> Duration {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Order {
-    /// The policy.
+    /// `Interleaved`: all points once, then again, so that drift over time spreads over all points. `Sequential`: all cycles
+    /// of a point, then the next point. `Shuffled`: a seeded permutation of all trials.
     #[serde(default)]
     pub policy: OrderPolicy,
     /// Seed of the shuffle.
@@ -331,10 +334,12 @@ pub struct Energy {
     #[x_kube(validation = Rule::new("!self.matches('^([0-9]{1,12}([.][0-9]{1,9})?(ms|s|m|h))+$') || self.matches('^([0-9]+)(ms|s)$') && (self.endsWith('ms') ? int(self.replace('ms', '')) >= 20 && int(self.replace('ms', '')) <= 60000 : int(self.replace('s', '')) >= 1 && int(self.replace('s', '')) <= 60)")
         .message("sampleInterval must be whole milliseconds or seconds from 20ms to 60s"))]
     pub sample_interval: Duration,
-    /// GPU energy.
+    /// GPU energy. `Auto`: read where there is a GPU, null with a reason elsewhere. `Required`: an error without a GPU whose
+    /// energy can be read. `Disabled`: not read.
     #[serde(default)]
     pub gpu: GpuEnergy,
-    /// CPU and memory energy.
+    /// CPU and memory energy. `Auto`: RAPL where it can be read, else an estimate, labelled so. `Rapl`: RAPL, or null with a
+    /// reason. `Estimate`: from thermal design power and load, labelled so. `Disabled`: not read.
     #[serde(default)]
     pub cpu: CpuEnergy,
     /// Thermal design power of the CPU in watts, for the estimate; looked up by model name if absent.

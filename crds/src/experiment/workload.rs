@@ -11,10 +11,10 @@ use crate::quantity::Decimal;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
-    /// Where prompts come from.
+    /// Where the text of the requests comes from.
     #[serde(default)]
     pub prompts: Prompts,
-    /// Requests each process executes in a window; prompts are reused in order when there are fewer.
+    /// Requests that each process executes in one window; prompts are reused in order when there are fewer.
     #[serde(default = "default_requests")]
     #[schemars(range(min = 1, max = 100_000))]
     pub requests: u32,
@@ -22,14 +22,14 @@ pub struct Workload {
     #[serde(default = "default_input")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub max_input_tokens: u32,
-    /// Most tokens generated per request.
+    /// Most tokens that are generated for a request.
     #[serde(default = "default_output")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub max_output_tokens: u32,
-    /// Generate maxOutputTokens whatever the model says, so that windows are comparable.
+    /// Generate maxOutputTokens even where the model would end earlier, so that windows are comparable.
     #[serde(default = "yes")]
     pub ignore_eos: bool,
-    /// Take a timestamp for each token; without it TTFT, ITL and TPOT are null.
+    /// Take the time of each token; without it the times to the first token and between tokens (TTFT, ITL, TPOT) are null.
     #[serde(default = "yes")]
     pub streaming: bool,
     /// When requests are submitted.

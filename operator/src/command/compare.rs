@@ -1,4 +1,4 @@
-//! `lem compare`: two folders of results, point by point, on their cycles (METHODOLOGY §11).
+//! `lem compare`: two results, point by point, on their cycles (METHODOLOGY §11).
 
 use std::path::PathBuf;
 
@@ -25,6 +25,13 @@ pub(super) struct Arguments {
     /// Folder of the candidate's results.
     #[arg(value_name = "B")]
     candidate: PathBuf,
+    #[command(flatten)]
+    how: How,
+}
+
+/// What is compared and how it is shown, wherever the results come from.
+#[derive(Debug, clap::Args)]
+pub(super) struct How {
     /// Metrics to compare, by their names in status or METHODOLOGY.
     #[arg(long = "metric", value_name = "NAME", default_values = ["joules_per_token", "joules_per_output_token", "effective_throughput", "total_power_w", "ttft_ms", "e2e_latency_p95_ms"])]
     metrics: Vec<String>,
@@ -36,28 +43,37 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let (_, baseline, _) = load(&arguments.baseline)?;
     let (_, candidate, _) = load(&arguments.candidate)?;
+    let (left, right) = (
+        arguments.baseline.display().to_string(),
+        arguments.candidate.display().to_string(),
+    );
+    show((&left, &baseline), (&right, &candidate), &arguments.how)
+}
+
+/// Prints the comparison of two results, each with its name.
+pub(super) fn show(
+    (left, baseline): (&str, &Summary),
+    (right, candidate): (&str, &Summary),
+    how: &How,
+) -> anyhow::Result<End> {
     let mut rows = Vec::new();
-    for name in &arguments.metrics {
+    for name in &how.metrics {
         let Some(definition) = metrics::definition(name) else {
-            eprintln!("error: --metric {name}: no such metric; see the columns of `lem report DIR -o csv`");
+            eprintln!("error: --metric {name}: no such metric; see the columns of `report … -o csv`");
             return Ok(End::Invalid);
         };
-        for (left, right) in pairs(&baseline, &candidate) {
-            rows.push(row((name, definition), (left, &baseline), (right, &candidate)));
+        for (before, after) in pairs(baseline, candidate) {
+            rows.push(row((name, definition), (before, baseline), (after, candidate)));
         }
     }
     if rows.is_empty() {
         eprintln!("error: the two results have no point in common");
         return Ok(End::Invalid);
     }
-    let (left, right) = (
-        arguments.baseline.display().to_string(),
-        arguments.candidate.display().to_string(),
-    );
-    let text = match arguments.output {
-        Output::Table => comparison_terminal(&left, &right, &rows, color(), width()),
-        Output::Json => comparison_json(&left, &right, &rows)?,
-        Output::Yaml => yaml(&comparison_json(&left, &right, &rows)?)?,
+    let text = match how.output {
+        Output::Table => comparison_terminal(left, right, &rows, color(), width()),
+        Output::Json => comparison_json(left, right, &rows)?,
+        Output::Yaml => yaml(&comparison_json(left, right, &rows)?)?,
     };
     print(&text)?;
     Ok(End::Valid)

@@ -29,7 +29,7 @@ pub(super) struct Arguments {
 
 /// Forms of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// A table for people.
     Table,
     /// Markdown.
@@ -44,8 +44,18 @@ enum Format {
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let (experiment, summary, records) = load(&arguments.folder)?;
-    let text = render(&experiment, &summary, &records, |report| {
-        Ok(match arguments.output {
+    show(&experiment, &summary, &records, arguments.output)
+}
+
+/// Prints the report of an experiment, wherever it was measured.
+pub(super) fn show(
+    experiment: &EfficiencyExperiment,
+    summary: &Summary,
+    records: &[Record],
+    format: Format,
+) -> anyhow::Result<End> {
+    let text = render(experiment, summary, records, |report| {
+        Ok(match format {
             Format::Table => report::terminal(report, color(), width()),
             Format::Markdown => report::markdown(report),
             Format::Json => report::json(report)?,

@@ -11,7 +11,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{End, Output, color, print, report::render, report::write_all, width, yaml};
 use crate::{
-    experiment,
+    experiment::{self, Record, summary::Summary},
     local::{forecast, manifest, run as local},
     report::{self, number::counted},
 };
@@ -95,20 +95,30 @@ fn one(experiment: &EfficiencyExperiment, arguments: &Arguments, interrupted: &A
         results,
     } = outcome;
     write_all(&results, experiment, &summary, &records).context("failed to write the report")?;
-    let text = render(experiment, &summary, &records, |report| {
-        Ok(match arguments.output {
-            Output::Table => report::terminal(report, color(), width()),
-            Output::Json => report::json(report)?,
-            Output::Yaml => yaml(&report::json(report)?)?,
-        })
-    })?;
-    print(&text)?;
+    show(experiment, &summary, &records, arguments.output)?;
     eprintln!("report: {}", folder.join("report.html").display());
     if interrupted {
         eprintln!("interrupted: what was measured is kept; the same command goes on where this one stopped");
         return Ok(End::Partial);
     }
     Ok(End::of(&summary.status))
+}
+
+/// Prints what a run came to, wherever it was measured.
+pub(super) fn show(
+    experiment: &EfficiencyExperiment,
+    summary: &Summary,
+    records: &[Record],
+    output: Output,
+) -> anyhow::Result<()> {
+    let text = render(experiment, summary, records, |report| {
+        Ok(match output {
+            Output::Table => report::terminal(report, color(), width()),
+            Output::Json => report::json(report)?,
+            Output::Yaml => yaml(&report::json(report)?)?,
+        })
+    })?;
+    print(&text)
 }
 
 fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {

@@ -21,7 +21,8 @@ pub(super) struct Arguments {
     cluster: bool,
 }
 
-fn plan(experiment: &EfficiencyExperiment, cluster: bool) -> anyhow::Result<Vec<Point>> {
+/// The points of an experiment that can run, on a cluster or anywhere.
+pub(super) fn plan(experiment: &EfficiencyExperiment, cluster: bool) -> anyhow::Result<Vec<Point>> {
     // For a cluster only, so whoever writes one means a cluster.
     prepare::pod_patch(&experiment.spec)?;
     if cluster {

@@ -22,7 +22,7 @@ impl Cause {
 }
 
 /// Why a pod that should run does not.
-pub(super) fn obstacle(pod: &Pod) -> Option<Cause> {
+pub(crate) fn obstacle(pod: &Pod) -> Option<Cause> {
     let status = pod.status.as_ref()?;
     let unschedulable = status
         .conditions

@@ -1,4 +1,4 @@
-//! From a file to an admitted experiment whose every field can be honoured on this machine.
+//! From a file to an admitted experiment, and on to one whose every field can be honoured on this machine.
 
 use std::{
     fs,
@@ -73,32 +73,47 @@ fn list(violations: &[Violation]) -> String {
 /// # Errors
 /// The first document that is not an admissible experiment.
 pub fn read(path: &Path, settings: &[String]) -> Result<Vec<EfficiencyExperiment>, ManifestError> {
-    let text = fs::read_to_string(path).map_err(|source| ManifestError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
     let mut experiments = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(&text) {
-        let mut value = Value::deserialize(document).map_err(|source| ManifestError::Yaml {
-            path: path.to_owned(),
-            source,
-        })?;
-        if value.is_null() {
-            continue;
-        }
-        for setting in settings {
-            set(&mut value, setting)?;
-        }
-        let invalid = |violations| ManifestError::Invalid {
-            path: path.to_owned(),
-            violations,
-        };
-        experiments.push(validate::experiment(&value).map_err(invalid)?);
+    for mut document in documents(path)? {
+        experiments.push(admit(path, &mut document, settings)?);
     }
     if experiments.is_empty() {
         return Err(ManifestError::Empty { path: path.to_owned() });
     }
     Ok(experiments)
+}
+
+/// Reads every document of a file that is not empty, whatever it holds.
+///
+/// # Errors
+/// The file cannot be read, or is not YAML.
+pub fn documents(path: &Path) -> Result<Vec<Value>, ManifestError> {
+    let text = fs::read_to_string(path).map_err(|source| ManifestError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let read = serde_yaml::Deserializer::from_str(&text).map(|document| {
+        Value::deserialize(document).map_err(|source| ManifestError::Yaml {
+            path: path.to_owned(),
+            source,
+        })
+    });
+    let read = read.filter(|document| !document.as_ref().is_ok_and(Value::is_null));
+    read.collect()
+}
+
+/// Sets fields of a document, and admits it as an experiment by the cluster's own rules.
+///
+/// # Errors
+/// A setting that cannot be made, or every rule that is broken.
+pub fn admit(path: &Path, document: &mut Value, settings: &[String]) -> Result<EfficiencyExperiment, ManifestError> {
+    for setting in settings {
+        set(document, setting)?;
+    }
+    validate::experiment(document).map_err(|violations| ManifestError::Invalid {
+        path: path.to_owned(),
+        violations,
+    })
 }
 
 /// Sets one field, given as `workload.requests=4`; the path starts in the spec unless it begins with `metadata.`.

@@ -77,7 +77,7 @@ pub(super) struct Missing {
 }
 
 /// Text of a user without control characters, which would drive a terminal, break a line or turn its direction.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let hidden = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     text.chars().map(|c| if hidden(c) { '\u{fffd}' } else { c }).collect()
 }

@@ -15,6 +15,7 @@ mod deletion;
 mod energy;
 mod experiment;
 mod hub;
+mod kubectl;
 mod local;
 mod model;
 mod neighbours;

@@ -1,0 +1,256 @@
+//! All about one experiment: how far it is, why it waits, what its processes do, what has happened. Pure.
+
+mod processes;
+pub(super) mod text;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Event, Pod};
+use kube::ResourceExt;
+use lem_crds::{
+    EfficiencyExperiment, Runner,
+    status::{ExperimentPhase, Headline, Progress, TrialFailure},
+};
+use serde::Serialize;
+
+use self::processes::Process;
+pub(super) use self::processes::job;
+use super::waiting::{Waiting, waiting};
+use crate::report::number::counted;
+
+/// Events that are shown, the last ones.
+const EVENTS: usize = 8;
+
+/// What was seen of an experiment.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) experiment: EfficiencyExperiment,
+    pub(super) runners: Vec<Runner>,
+    pub(super) pods: Vec<Pod>,
+    pub(super) events: Vec<Event>,
+    /// What the user may not see.
+    pub(super) hidden: Vec<String>,
+}
+
+/// What is shown of an experiment.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Shown {
+    namespace: String,
+    name: String,
+    model: String,
+    created: Option<Timestamp>,
+    phase: ExperimentPhase,
+    progress: Progress,
+    waiting: Option<Waiting>,
+    headline: Option<Headline>,
+    conditions: Vec<Condition>,
+    failures: Vec<TrialFailure>,
+    partial: Vec<String>,
+    processes: Vec<Process>,
+    /// Processes of earlier loads of the model.
+    earlier_processes: usize,
+    events: Vec<Said>,
+    not_visible: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Condition {
+    #[serde(rename = "type")]
+    kind: String,
+    status: String,
+    since: Timestamp,
+    reason: String,
+    message: String,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Said {
+    at: Option<Timestamp>,
+    #[serde(rename = "type")]
+    kind: String,
+    /// Kind of the objects.
+    about: String,
+    objects: Vec<String>,
+    reason: String,
+    message: String,
+}
+
+impl Said {
+    fn about(&self) -> String {
+        match self.objects.as_slice() {
+            [one] => format!("{}/{one}", self.about),
+            many => counted(many.len(), &self.about, &format!("{}s", self.about)),
+        }
+    }
+}
+
+impl Shown {
+    pub(super) fn of(observed: &Observed) -> Self {
+        let Observed {
+            experiment,
+            runners,
+            pods,
+            events,
+            hidden,
+        } = observed;
+        let status = experiment.status.clone().unwrap_or_default();
+        let (processes, earlier_processes) = processes::present(runners, pods);
+        let conditions = status.conditions.into_iter().map(|condition| Condition {
+            kind: condition.type_,
+            status: condition.status,
+            since: condition.last_transition_time.0,
+            reason: condition.reason,
+            message: condition.message,
+        });
+        Self {
+            namespace: experiment.namespace().unwrap_or_default(),
+            name: experiment.name_any(),
+            model: experiment.spec.model.name.clone(),
+            created: experiment.creation_timestamp().map(|time| time.0),
+            phase: status.phase,
+            progress: status.progress,
+            waiting: waiting(experiment),
+            headline: status.headline,
+            conditions: conditions.collect(),
+            failures: status.failures,
+            partial: status.partial,
+            processes,
+            earlier_processes,
+            events: last(events),
+            not_visible: hidden.clone(),
+        }
+    }
+}
+
+/// The last events, in order of time. What befalls each pod alike is said once.
+fn last(events: &[Event]) -> Vec<Said> {
+    let mut said: Vec<Said> = Vec::new();
+    let all = events.iter().map(|event| {
+        let object = &event.involved_object;
+        Said {
+            at: time(event),
+            kind: event.type_.clone().unwrap_or_default(),
+            about: object.kind.clone().unwrap_or_default(),
+            objects: vec![object.name.clone().unwrap_or_default()],
+            reason: event.reason.clone().unwrap_or_default(),
+            message: event.message.clone().unwrap_or_default(),
+        }
+    });
+    let mut all: Vec<Said> = all.collect();
+    all.sort_by_key(|event| event.at);
+    for event in all {
+        let alike =
+            |known: &&mut Said| known.about == "Pod" && (&known.about, &known.reason) == (&event.about, &event.reason);
+        if let Some(known) = said.iter_mut().find(alike) {
+            let mut objects = std::mem::take(&mut known.objects);
+            objects.extend(
+                event
+                    .objects
+                    .into_iter()
+                    .filter(|name| !objects.contains(name))
+                    .collect::<Vec<_>>(),
+            );
+            *known = Said { objects, ..event };
+        } else {
+            said.push(event);
+        }
+    }
+    said.sort_by_key(|event| event.at);
+    said.split_off(said.len().saturating_sub(EVENTS))
+}
+
+/// When an event happened last: components of different age write different fields.
+fn time(event: &Event) -> Option<Timestamp> {
+    let series = event
+        .series
+        .as_ref()
+        .and_then(|series| series.last_observed_time.as_ref());
+    series
+        .map(|time| time.0)
+        .or(event.last_timestamp.as_ref().map(|time| time.0))
+        .or(event.event_time.as_ref().map(|time| time.0))
+        .or(event.creation_timestamp().map(|time| time.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn experiment() -> EfficiencyExperiment {
+        let condition = |kind: &str, status: &str, reason: &str, message: &str| {
+            json!({"type": kind, "status": status, "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:05Z"})
+        };
+        let object = json!({
+            "apiVersion": "lem.dev/v1alpha1", "kind": "EfficiencyExperiment",
+            "metadata": {"name": "quick", "namespace": "lab", "uid": "u", "creationTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"model": {"name": "tiny", "source": {"synthetic": {"preset": "tiny-test"}}}},
+            "status": {"phase": "Starting", "observedGeneration": 1,
+                "progress": {"planned": 3, "finished": 0, "retried": 0, "summary": "0/3"},
+                "conditions": [
+                    condition("Scheduled", "False", "Placing", "2 processes are being placed"),
+                    condition("Stalled", "True", "GpuMissing", "no node has the GPUs free (0/3 nodes are available)"),
+                ]},
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn event(at: &str, reason: &str) -> Event {
+        let event: Value = json!({"metadata": {"name": reason}, "type": "Warning", "reason": reason, "lastTimestamp": at,
+            "message": "words", "involvedObject": {"kind": "Pod", "name": "quick-1-0-abc"}});
+        serde_json::from_value(event).unwrap()
+    }
+
+    fn observed() -> Observed {
+        Observed {
+            experiment: experiment(),
+            runners: processes::tests::runners(),
+            pods: processes::tests::pods(),
+            events: vec![
+                event("2026-01-01T00:00:30Z", "FailedScheduling"),
+                event("2026-01-01T00:00:10Z", "Earlier"),
+            ],
+            hidden: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_experiment_is_shown_with_the_reason_why_it_waits_and_what_each_process_does() {
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        insta::assert_snapshot!(text::text(&Shown::of(&observed()), now, None));
+    }
+
+    #[test]
+    fn programs_get_the_same_in_json() {
+        let json = serde_json::to_value(Shown::of(&observed())).unwrap();
+        assert_eq!(json["waiting"]["reason"], "GpuMissing");
+        assert_eq!(json["processes"][0]["node"], "node-1");
+        assert_eq!(json["events"][1]["reason"], "FailedScheduling");
+        assert_eq!(json["conditions"][1]["type"], "Stalled");
+    }
+
+    #[test]
+    fn what_befalls_each_pod_alike_is_said_once() {
+        let mut events = vec![
+            event("2026-01-01T00:00:01Z", "FailedMount"),
+            event("2026-01-01T00:00:02Z", "FailedMount"),
+        ];
+        events[1].involved_object.name = Some("quick-1-abc".to_owned());
+        let said = last(&events);
+        assert_eq!((said.len(), said[0].about().as_str()), (1, "2 Pods"));
+        assert_eq!(said[0].at, Some("2026-01-01T00:00:02Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn only_the_last_events_are_shown() {
+        let many: Vec<Event> = (0..20)
+            .map(|at| event(&format!("2026-01-01T00:00:{at:02}Z"), &at.to_string()))
+            .collect();
+        let last = last(&many);
+        assert_eq!((last.len(), last[EVENTS - 1].reason.as_str()), (EVENTS, "19"));
+    }
+}
