@@ -51,6 +51,8 @@ impl Owner {
 pub struct Defaults {
     /// Image of the runner where the experiment names none.
     pub runner_image: String,
+    /// Whether nodes have the node energy agent, so that pods ask for its resources.
+    pub node_agent: bool,
 }
 
 /// Everything that the objects of one incarnation of a cohort follow from.

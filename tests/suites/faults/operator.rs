@@ -92,6 +92,7 @@ fn live(config: &Config, namespace: &str, script: &Arc<Script>) -> Life {
     let settings = Settings {
         defaults: Defaults {
             runner_image: "localhost/lem-runner:dev".to_owned(),
+            node_agent: false,
         },
         instance: namespace.to_owned(),
         watch_namespace: Some(namespace.to_owned()),

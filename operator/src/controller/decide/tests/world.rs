@@ -239,6 +239,7 @@ impl World {
                     pod_patch: &prepared.pod_patch,
                     defaults: &Defaults {
                         runner_image: "lem-runner".to_owned(),
+                        node_agent: false,
                     },
                     key: cohort,
                     incarnation: *incarnation,
