@@ -9,6 +9,7 @@
     reason = "the functions around the tests fail the test as the tests do"
 )]
 
+mod agent;
 mod complete;
 mod cost;
 mod deletion;
@@ -19,6 +20,8 @@ mod local;
 mod model;
 mod neighbours;
 mod pod_patch;
+#[path = "../powercap.rs"]
+mod powercap;
 mod rejected;
 mod sources;
 mod stalled;

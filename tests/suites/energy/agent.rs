@@ -25,9 +25,10 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A node: its counters and its agent.
 struct Node {
-    folder: TempDir,
-    powercap: Powercap,
     agent: Option<Agent>,
+    /// Ends before its folder goes.
+    powercap: Powercap,
+    folder: TempDir,
 }
 
 struct Agent {

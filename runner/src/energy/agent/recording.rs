@@ -21,6 +21,8 @@ use super::{
 pub(super) struct Recording {
     after: u64,
     series: Option<String>,
+    /// Why the series began.
+    began: String,
     counters: Vec<NodeCounter>,
     readings: Vec<Vec<CounterValue>>,
     /// Ends the window's chance of a result.
@@ -35,6 +37,7 @@ impl Recording {
         Self {
             after: (after.max(0.0) * 1e9) as u64,
             series: None,
+            began: String::new(),
             counters: Vec::new(),
             readings: Vec::new(),
             broken: None,
@@ -63,15 +66,11 @@ impl Recording {
         }
         self.missed = None;
         if self.series.as_ref().is_some_and(|series| *series != answer.series) {
-            let message = format!(
-                "the node's energy agent began to count anew in the window ({}), so what was consumed is not known",
-                answer.began
-            );
-            self.broken
-                .get_or_insert(Unavailable::new(UnavailableReason::CounterReset, message));
+            self.broken.get_or_insert(anew(&answer.began));
             return;
         }
         self.series = Some(answer.series);
+        self.began = answer.began;
         self.counters = answer.counters;
         for reading in answer.readings {
             if reading.len() == self.counters.len()
@@ -118,8 +117,7 @@ impl Recording {
         }
         let (before, _) = sides(readings, start.monotonic_seconds);
         if before.is_empty() {
-            let message = "the node's energy agent has no reading from before the window: it was started within it";
-            return Unavailable::new(UnavailableReason::CounterReset, message);
+            return anew(&self.began);
         }
         failed("the node's energy agent has stopped to read the counters within the window".to_owned())
     }
@@ -174,6 +172,14 @@ impl Recording {
             unavailable: edges.err(),
         }
     }
+}
+
+/// Two series have nothing in common, so a window that is not within one has no energy.
+fn anew(because: &str) -> Unavailable {
+    let message = format!(
+        "the node's energy agent began to count anew in the window, so what was consumed is not known: {because}"
+    );
+    Unavailable::new(UnavailableReason::CounterReset, message)
 }
 
 /// Mean power between readings, at their middle.
