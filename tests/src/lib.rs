@@ -1,1 +1,3 @@
-//! placeholder
+//! Fixtures that the suites share.
+
+pub mod powercap;

@@ -83,7 +83,7 @@ fn unplaced(words: &str) -> Cause {
         return Cause::new(
             "MeasurementSlotTaken",
             format!(
-                "no node has its measurement slot free ({words}): if other experiments measure there, this one starts when they have ended; if none does, the node energy agent does not run there or cannot read the counters, so look at the pods of its DaemonSet"
+                "no node has its measurement slot free ({words}): if other experiments measure there, this one starts when they have ended; if none does, the node energy agent does not run there or cannot read the counters, so look at the pods of its DaemonSet; and each process takes a slot, so processes.count may not exceed the nodes"
             ),
         );
     }

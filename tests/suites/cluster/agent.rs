@@ -15,11 +15,12 @@ use kube::{
 use lem_crds::{
     agent::{ENERGY_METER, MEASUREMENT_SLOT},
     metrics::Unavailable,
-    runner::{Domain, EnergyReading, Source},
+    runner::{Domain, EnergyReading, RunnerPhase, Source},
     status::ExperimentPhase,
 };
 use lem_runner::energy::Mark;
 use lem_test_cluster::{Cluster, Part};
+use lem_tests::powercap::{Powercap, Truth};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -27,7 +28,6 @@ use tokio::sync::OnceCell;
 
 use crate::{
     experiment::with,
-    powercap::{Powercap, Truth},
     world::{LIMIT, SYSTEM, World, condition, described, kubectl, repository, shared_name, start, until_ready},
 };
 
@@ -43,6 +43,8 @@ struct Agents {
     cluster: Cluster,
     folder: TempDir,
     counters: Mutex<BTreeMap<String, Powercap>>,
+    /// Held by a test that breaks a node, and by one that needs them all.
+    all_nodes: tokio::sync::Mutex<()>,
 }
 
 static AGENTS: OnceCell<Agents> = OnceCell::const_new();
@@ -57,6 +59,7 @@ impl Agents {
         let agents = Self {
             folder: TempDir::new().unwrap(),
             counters: Mutex::default(),
+            all_nodes: tokio::sync::Mutex::default(),
             cluster,
         };
         for node in agents.cluster.nodes() {
@@ -179,6 +182,7 @@ async fn readings(world: &World, experiment: &str) -> Vec<EnergyReading> {
 async fn a_restricted_runner_reads_through_the_agent_what_the_counters_counted() {
     let agents = Agents::get().await;
     let world = World::on(&agents.cluster, "agent_energy").await;
+    let _whole = agents.all_nodes.lock().await;
     let other = json!({"energy": {"cpu": "Rapl"}, "workload": {"requests": 2000}});
     world.apply(&with("metered", 3, 2, &other)).await;
     let status = world.ended("metered").await;
@@ -292,8 +296,15 @@ async fn an_agent_that_is_replaced_in_a_window_never_gives_a_wrong_number() {
     let long = on_node("node-1", &json!({"workload": {"requests": 4000}}));
     world.apply(&with("replaced", 1, 2, &long)).await;
     world
-        .until("replaced", "a window", |status| {
-            condition(status, "Measuring").is_some_and(|measuring| measuring.status == "True")
+        .eventually("a window", || async {
+            let runners = world.runners("replaced").await;
+            let phases: Vec<_> = runners
+                .iter()
+                .filter_map(|runner| Some(runner.status.as_ref()?.phase))
+                .collect();
+            (phases == [RunnerPhase::Measuring])
+                .then_some(())
+                .ok_or_else(|| format!("{phases:?}"))
         })
         .await;
     let pods = Api::<Pod>::namespaced(world.client.clone(), "lem-agent");
@@ -307,24 +318,25 @@ async fn an_agent_that_is_replaced_in_a_window_never_gives_a_wrong_number() {
     let readings = readings(&world, "replaced").await;
     let mut lost = 0;
     for reading in &readings {
-        match reading.joules {
-            Some(joules) => {
-                let truth = agents.truth(reading);
-                assert!(
-                    truth.error(joules) <= reading.uncertainty_joules,
-                    "{reading:?}, truth {truth:?}"
-                );
-            }
-            None => {
-                lost += 1;
-                assert!(
-                    reading.unavailable.is_some() && !reading.message.is_empty(),
-                    "{reading:?}"
-                );
-            }
+        if let Some(joules) = reading.joules {
+            let truth = agents.truth(reading);
+            assert!(
+                truth.error(joules) <= reading.uncertainty_joules,
+                "{reading:?}, truth {truth:?}"
+            );
+        } else {
+            lost += 1;
+            assert!(
+                reading.unavailable.is_some() && !reading.message.is_empty(),
+                "{reading:?}"
+            );
         }
     }
     println!("{lost} of {} readings were lost with the agent", readings.len());
+    assert!(
+        lost >= COUNTERS.len(),
+        "the window in which it was replaced has no energy"
+    );
     assert!(lost < readings.len(), "the next agent is read again");
     agents.until_offered("node-1", "1", "64").await;
     world.delete_namespace().await;
@@ -335,6 +347,7 @@ async fn an_agent_that_is_replaced_in_a_window_never_gives_a_wrong_number() {
 async fn a_kubelet_that_starts_again_and_counters_that_come_back_are_offered_again() {
     let agents = Agents::get().await;
     let world = World::on(&agents.cluster, "agent_kubelet").await;
+    let _broken = agents.all_nodes.lock().await;
     let node = "node-2";
     // A counter that is there and cannot be read.
     agents.counters().remove(node);

@@ -20,8 +20,6 @@ mod local;
 mod model;
 mod neighbours;
 mod pod_patch;
-#[path = "../powercap.rs"]
-mod powercap;
 mod rejected;
 mod sources;
 mod stalled;

@@ -16,10 +16,9 @@ use lem_runner::{
         UnavailableReason, open,
     },
 };
+use lem_tests::powercap::Powercap;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
-
-use crate::powercap::Powercap;
 
 const LIMIT: Duration = Duration::from_secs(20);
 

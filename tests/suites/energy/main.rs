@@ -5,5 +5,3 @@ mod agent;
 mod cpu;
 mod faults;
 mod machine;
-#[path = "../powercap.rs"]
-mod powercap;

@@ -14,13 +14,13 @@ use std::{
 use lem_runner::energy::Mark;
 
 /// Range of Intel's server parts, µJ.
-pub(crate) const RANGE: u64 = 262_143_328_850;
+pub const RANGE: u64 = 262_143_328_850;
 
 /// Time between two steps of a counter. The kernel's take 1 ms; this leaves the machine to the test.
 const STEP: Duration = Duration::from_millis(2);
 
 /// A zone of the tree.
-pub(crate) struct Zone {
+struct Zone {
     folder: PathBuf,
     /// W, as bits.
     watts: AtomicU64,
@@ -45,24 +45,27 @@ struct Step {
 
 /// Bounds of an energy in J, as sharp as the counter's steps.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Truth {
-    pub(crate) lowest: f64,
-    pub(crate) highest: f64,
+pub struct Truth {
+    /// At least.
+    pub lowest: f64,
+    /// At most.
+    pub highest: f64,
 }
 
 impl Truth {
     /// How far a value is from it.
-    pub(crate) fn error(self, joules: f64) -> f64 {
+    pub fn error(self, joules: f64) -> f64 {
         (self.lowest - joules).max(joules - self.highest).max(0.0)
     }
 
-    pub(crate) fn middle(self) -> f64 {
+    /// The middle of the bounds.
+    pub fn middle(self) -> f64 {
         f64::midpoint(self.lowest, self.highest)
     }
 }
 
 /// A tree as in `/sys/devices/virtual/powercap`, whose counters move until it is dropped.
-pub(crate) struct Powercap {
+pub struct Powercap {
     zones: Arc<Vec<Zone>>,
     is_over: Arc<AtomicBool>,
     mover: Option<JoinHandle<()>>,
@@ -70,19 +73,19 @@ pub(crate) struct Powercap {
 
 impl Powercap {
     /// Makes the zones `(folder below the root, name, W)`, their counters just before a wrap.
-    pub(crate) fn new(root: &Path, zones: &[(&str, &str, f64)]) -> Self {
+    pub fn new(root: &Path, zones: &[(&str, &str, f64)]) -> Self {
         let zones = zones
             .iter()
             .map(|(folder, name, watts)| Zone::new(&root.join(folder), name, *watts));
         let zones = Arc::new(zones.collect::<Vec<_>>());
         let is_over = Arc::new(AtomicBool::new(false));
-        let (moved, ended) = (Arc::clone(&zones), Arc::clone(&is_over));
+        let (shown, ended) = (Arc::clone(&zones), Arc::clone(&is_over));
         let mover = thread::spawn(move || {
             let mut last = Mark::now().monotonic_seconds;
             while !ended.load(Ordering::Relaxed) {
                 thread::sleep(STEP);
                 let now = Mark::now().monotonic_seconds;
-                for zone in moved.iter() {
+                for zone in shown.iter() {
                     zone.consume(now - last);
                 }
                 last = now;
@@ -96,12 +99,12 @@ impl Powercap {
     }
 
     /// The power of a zone from now on, W.
-    pub(crate) fn draw(&self, zone: usize, watts: f64) {
+    pub fn draw(&self, zone: usize, watts: f64) {
         self.zones[zone].watts.store(watts.to_bits(), Ordering::Relaxed);
     }
 
     /// What a zone counted between two instants on the monotonic clock.
-    pub(crate) fn truth(&self, zone: usize, from: f64, to: f64) -> Truth {
+    pub fn truth(&self, zone: usize, from: f64, to: f64) -> Truth {
         let counted = self.zones[zone].counted();
         let at = |instant: f64| {
             let shown = counted.steps.partition_point(|step| step.done <= instant);
@@ -117,7 +120,7 @@ impl Powercap {
     }
 
     /// As a driver that is loaded anew: the counter starts from zero, which is no wrap.
-    pub(crate) fn reset(&self, zone: usize) {
+    pub fn reset(&self, zone: usize) {
         self.zones[zone].counted().raw = 0;
     }
 }
