@@ -39,9 +39,9 @@ impl Node {
     fn new() -> Self {
         let folder = TempDir::new().expect("a temporary folder");
         let zones = [
-            ("intel-rapl/intel-rapl:0", "package-0", 40.0),
-            ("intel-rapl/intel-rapl:0/intel-rapl:0:0", "dram", 5.0),
-            ("intel-rapl/intel-rapl:1", "package-1", 10.0),
+            ("intel-rapl/intel-rapl:0", "package-0", 12.0),
+            ("intel-rapl/intel-rapl:0/intel-rapl:0:0", "dram", 3.0),
+            ("intel-rapl/intel-rapl:1", "package-1", 8.0),
         ];
         let powercap = Powercap::new(&folder.path().join("powercap"), &zones);
         let mut node = Self {
@@ -143,11 +143,12 @@ fn energy_through_the_socket_is_that_of_the_counters_within_its_error_bar() {
     for window in 0..8 {
         let seconds = 0.31 + 0.237 * f64::from(window);
         let start = meter.start().expect("starts");
-        // Load that begins and ends with the window.
-        node.powercap.draw(0, 220.0);
+        // Load that begins and ends with the window. Low enough that a fixture which a busy machine holds up for a second
+        // shows no jump that no package can draw.
+        node.powercap.draw(0, 60.0);
         thread::sleep(Duration::from_secs_f64(seconds));
         let end = meter.mark_end();
-        node.powercap.draw(0, 40.0);
+        node.powercap.draw(0, 12.0);
         let report = meter.stop();
         let ids: Vec<&str> = report
             .readings
@@ -160,10 +161,9 @@ fn energy_through_the_socket_is_that_of_the_counters_within_its_error_bar() {
             let truth = node
                 .powercap
                 .truth(zone, start.monotonic_seconds, end.monotonic_seconds);
-            let (joules, bar) = (
-                reading.joules.expect("an energy"),
-                reading.uncertainty_joules.expect("an error bar"),
-            );
+            let (Some(joules), Some(bar)) = (reading.joules, reading.uncertainty_joules) else {
+                panic!("window {window}, zone {zone}: {:?}", reading.unavailable);
+            };
             assert!(
                 truth.error(joules) <= bar,
                 "window {window} of {seconds:.2} s, zone {zone}: {joules} ± {bar} J, truth {truth:?}"

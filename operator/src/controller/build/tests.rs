@@ -139,23 +139,31 @@ fn with_the_node_agent_a_process_on_cpus_takes_its_nodes_slot_and_one_on_gpus_a_
         json!(built_with(&spec, node_agent).job)["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
             .clone()
     };
-    let on_cpus = |cpu: &str| json!({"processes": {"gpusPerProcess": 0}, "energy": {"cpu": cpu}});
-    let on_gpus = |cpu: &str| json!({"processes": {"gpusPerProcess": 2}, "energy": {"cpu": cpu}});
+    let cpus_with = |cpu: &str| json!({"processes": {"gpusPerProcess": 0}, "energy": {"cpu": cpu}});
+    let two_gpus_with = |cpu: &str| json!({"processes": {"gpusPerProcess": 2}, "energy": {"cpu": cpu}});
     for cpu in ["Auto", "Rapl", "Estimate", "Disabled"] {
         assert_eq!(
-            limits(on_cpus(cpu), true),
+            limits(cpus_with(cpu), true),
             json!({"lem.dev/measurement-slot": "1"}),
             "{cpu}"
         );
-        assert_eq!(limits(on_cpus(cpu), false), Value::Null, "{cpu}");
-        assert_eq!(limits(on_gpus(cpu), false), json!({"nvidia.com/gpu": "2"}), "{cpu}");
+        assert_eq!(limits(cpus_with(cpu), false), Value::Null, "{cpu}");
+        assert_eq!(
+            limits(two_gpus_with(cpu), false),
+            json!({"nvidia.com/gpu": "2"}),
+            "{cpu}"
+        );
     }
     for cpu in ["Auto", "Rapl"] {
         let expected = json!({"nvidia.com/gpu": "2", "lem.dev/energy-meter": "1"});
-        assert_eq!(limits(on_gpus(cpu), true), expected, "{cpu}");
+        assert_eq!(limits(two_gpus_with(cpu), true), expected, "{cpu}");
     }
     for cpu in ["Estimate", "Disabled"] {
-        assert_eq!(limits(on_gpus(cpu), true), json!({"nvidia.com/gpu": "2"}), "{cpu}");
+        assert_eq!(
+            limits(two_gpus_with(cpu), true),
+            json!({"nvidia.com/gpu": "2"}),
+            "{cpu}"
+        );
     }
 }
 

@@ -164,7 +164,11 @@ impl Recording {
             end_raw: known.map(|(_, [_, last])| at(end, last)),
             // The agent undoes wraps.
             range_joules: None,
-            update_period_seconds: Some(interval_seconds),
+            update_period_seconds: Some(known.map_or(interval_seconds, |(readings, _)| {
+                // An agent that was held up knows less of an edge than its pace promises.
+                let gaps = [start, end].map(|edge| gap(readings, edge.monotonic_seconds));
+                gaps.into_iter().fold(interval_seconds, f64::max)
+            })),
             integral_joules: None,
             integral_disagreement: None,
             power_is_averaged: false,
@@ -172,6 +176,13 @@ impl Recording {
             unavailable: edges.err(),
         }
     }
+}
+
+/// Time between the readings on the two sides of an instant, s.
+fn gap(readings: &[Reading], instant: f64) -> f64 {
+    let (before, after) = sides(readings, instant);
+    let around = before.last().zip(after.first());
+    around.map_or(0.0, |(last, next)| next.at() - last.at())
 }
 
 /// Two series have nothing in common, so a window that is not within one has no energy.
