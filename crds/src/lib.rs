@@ -2,10 +2,11 @@
 //!
 //! [`experiment`] is what a user writes, [`status`] what they read, [`plan`] what the spec means once resolved,
 //! [`runner`] the mailbox and the record of one process, [`metrics`] the stable schema of every published number,
-//! [`prompts`] the format of a prompts file, [`validate`] the cluster's own admission rules evaluated without a cluster.
+//! [`prompts`] the format of a prompts file, [`agent`] what the node energy agent tells runners, [`validate`] the cluster's own admission rules evaluated without a cluster.
 
 #![expect(unreachable_pub, reason = "kube's derive wraps each type in a private module")]
 
+pub mod agent;
 mod describe;
 pub mod experiment;
 pub mod metrics;

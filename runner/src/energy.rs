@@ -3,6 +3,7 @@
 //! [`open()`] selects the meters from a [`MeterConfig`]; all of them are one [`Meter`]. Pure arithmetic is in
 //! [`integrate`] (power to energy) and [`tick`] and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
 
+pub mod agent;
 pub mod clock;
 pub mod combined;
 pub mod edge;
@@ -21,6 +22,7 @@ use std::{io, path::PathBuf};
 use nvml_wrapper::error::NvmlError;
 
 pub use self::{
+    agent::AgentMeter,
     clock::Mark,
     combined::CombinedMeter,
     estimate::{EstimateMeter, EstimateOptions},

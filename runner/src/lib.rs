@@ -2,7 +2,10 @@
 //!
 //! [`protocol`] is the measurement, readable top to bottom. It is handed an [`engine`] (what computes tokens), a meter of
 //! [`energy`], requests from [`workload`], and a [`mailbox`] where assignments come from and reports go.
+//!
+//! [`agent`] is a process of its own: one per node of a cluster, for runners that may not read the CPUs' counters.
 
+pub mod agent;
 pub mod energy;
 pub mod engine;
 pub mod environment;

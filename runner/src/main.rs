@@ -1,10 +1,17 @@
 //! The measuring process. `lem` and the operator start it; it is of little use by hand.
 
-use std::{net::SocketAddr, os::unix::process::CommandExt, path::Path, process::ExitCode, time::Duration};
+use std::{
+    net::SocketAddr,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use lem_crds::runner::{EXIT_REFUSED, RunnerError};
 use lem_runner::{
+    agent::{self, AgentOptions},
     energy::{self, MeterConfig},
     engine::threads,
     environment,
@@ -44,6 +51,30 @@ enum Command {
         /// Exit when no assignment comes for so many seconds.
         #[arg(long, value_name = "SECONDS", env = "LEM_IDLE_BOUND_SECONDS", default_value_t = 3600)]
         idle_bound: u64,
+    },
+    /// Read the CPUs' energy counters for the runners of this node, and offer the node's measurement slot to the kubelet.
+    ///
+    /// One per node, as root; see examples/cluster/agent.yaml.
+    Agent {
+        /// Where the powercap tree is seen: another path than the kernel's own, which containers have masked.
+        #[arg(long, value_name = "FOLDER", env = energy::rapl::ROOT_VARIABLE, default_value = "/host/powercap")]
+        powercap_root: PathBuf,
+        /// Folder for the socket, by the same path here and on the node.
+        #[arg(
+            long,
+            value_name = "FOLDER",
+            env = "LEM_AGENT_SOCKET_DIRECTORY",
+            default_value = "/run/lem-agent"
+        )]
+        socket_directory: PathBuf,
+        /// The kubelet's folder of device plugins.
+        #[arg(
+            long,
+            value_name = "FOLDER",
+            env = "LEM_DEVICE_PLUGIN_DIRECTORY",
+            default_value = lem_device_plugin::DEFAULT_FOLDER
+        )]
+        device_plugin_directory: PathBuf,
     },
     /// Print the GPUs that can be metered here, as a JSON list of their UUIDs and products.
     Gpus,
@@ -90,6 +121,17 @@ fn main() -> ExitCode {
                 _ => run_as_child(metrics_address, idle_bound),
             }
         }
+        Command::Agent {
+            powercap_root,
+            socket_directory,
+            device_plugin_directory,
+        } => run_agent(&AgentOptions {
+            powercap_root,
+            socket_folder: socket_directory,
+            device_plugin_folder: Some(device_plugin_directory),
+            node: environment::node_name(),
+            read_interval: agent::READ_INTERVAL,
+        }),
         Command::Gpus => print_gpus().map(|()| ExitCode::SUCCESS),
     };
     match outcome {
@@ -156,6 +198,11 @@ fn run_in_pod(
         }
         outcome => Ok(outcome.map(|()| ExitCode::SUCCESS)?),
     }
+}
+
+fn run_agent(options: &AgentOptions) -> Result<ExitCode, Box<dyn std::error::Error>> {
+    agent::run(options, agent::told_to_end())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn served(address: Option<SocketAddr>) -> Result<LiveMetrics, Box<dyn std::error::Error>> {

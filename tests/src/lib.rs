@@ -1,3 +1,4 @@
 //! What generators and suites share.
 
 pub mod chart;
+pub mod powercap;

@@ -39,6 +39,10 @@ struct Arguments {
     /// in that namespace (and one for the Lease) is enough. No other operator may look at the same namespace.
     #[arg(long, env = "LEM_WATCH_NAMESPACE", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     watch_namespace: Option<String>,
+    /// The nodes have the node energy agent (examples/cluster/agent.yaml): pods ask for its resources, by which it reads the
+    /// CPUs' energy for them, and the scheduler keeps two measurements off one node.
+    #[arg(long, env = "LEM_NODE_AGENT")]
+    node_agent: bool,
     /// Name of this replica, unique among them.
     #[arg(long, env = "POD_NAME", default_value_t = own_name())]
     name: String,
@@ -91,6 +95,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         defaults: Defaults {
             runner_image: arguments.runner_image,
             runner_image_gpu: arguments.runner_image_gpu,
+            node_agent: arguments.node_agent,
         },
         instance: arguments.name,
         watch_namespace: arguments.watch_namespace,

@@ -53,6 +53,8 @@ pub struct Defaults {
     pub runner_image: String,
     /// The same for processes with GPUs, if it is another one.
     pub runner_image_gpu: Option<String>,
+    /// Whether nodes have the node energy agent, so that pods ask for its resources.
+    pub node_agent: bool,
 }
 
 impl Defaults {

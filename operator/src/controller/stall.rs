@@ -1,6 +1,7 @@
 //! Why nothing moves: one sentence with the cause, in the cluster's own words, and the next step. Pure.
 
 use k8s_openapi::api::core::v1::Pod;
+use lem_crds::agent::{ENERGY_METER, MEASUREMENT_SLOT};
 
 /// What stands in the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,6 +78,23 @@ fn unplaced(words: &str) -> Cause {
             ),
         );
     }
+    // The scheduler looks at resources before it looks at neighbours, and does not say who has the slot.
+    if words.contains(MEASUREMENT_SLOT) {
+        return Cause::new(
+            "MeasurementSlotTaken",
+            format!(
+                "no node has its measurement slot free ({words}): if other experiments measure there, this one starts when they have ended; if none does, the node energy agent does not run there or cannot read the counters, so look at the pods of its DaemonSet; and each process takes a slot, so processes.count may not exceed the nodes"
+            ),
+        );
+    }
+    if words.contains(ENERGY_METER) {
+        return Cause::new(
+            "NodeAgentMissing",
+            format!(
+                "no node with free GPUs has the node energy agent at work ({words}): look at the pods of its DaemonSet and at the nodes it selects, or set spec.energy.cpu to Estimate or Disabled"
+            ),
+        );
+    }
     if words.contains("persistentvolumeclaim") {
         return Cause::new(
             "VolumeMissing",
@@ -145,6 +163,24 @@ mod tests {
         let cause = obstacle(&pod(&status)).unwrap();
         assert_eq!(cause.reason, "GpuMissing");
         assert!(cause.message.contains(words) && cause.message.contains("processes.gpusPerProcess"));
+    }
+
+    #[test]
+    fn a_slot_that_is_not_free_is_explained_by_both_of_its_causes() {
+        let cause = unplaced(
+            "0/3 nodes are available: 1 node(s) didn't match pod anti-affinity rules, 2 Insufficient lem.dev/measurement-slot.",
+        );
+        assert_eq!(cause.reason, "MeasurementSlotTaken");
+        for words in [
+            "2 Insufficient",
+            "when they have ended",
+            "node energy agent does not run",
+        ] {
+            assert!(cause.message.contains(words), "{}", cause.message);
+        }
+        let cause = unplaced("0/3 nodes are available: 3 Insufficient lem.dev/energy-meter.");
+        assert_eq!(cause.reason, "NodeAgentMissing");
+        assert!(cause.message.contains("spec.energy.cpu"), "{}", cause.message);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::{path::PathBuf, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    MeterError,
+    Meter, MeterError,
+    agent::{AgentMeter, socket_from_environment},
     combined::CombinedMeter,
     estimate::{EstimateMeter, EstimateOptions},
     nvml::{DeviceProvenance, LIBRARY_VARIABLE, NvmlMeter, NvmlOptions, OwnProcesses},
@@ -31,7 +32,7 @@ pub enum CpuMetering {
     /// RAPL if it is readable, else the estimate.
     #[default]
     Auto,
-    /// RAPL or nothing.
+    /// RAPL, or null with a reason.
     Rapl,
     /// The estimate, even if there is RAPL.
     Estimate,
@@ -60,6 +61,8 @@ pub struct MeterConfig {
     pub nvml_library: Option<PathBuf>,
     /// Powercap tree; `LEM_POWERCAP_ROOT`.
     pub powercap_root: PathBuf,
+    /// Socket of the node's energy agent, which is asked before the powercap tree; `LEM_ENERGY_SOCKET`.
+    pub energy_socket: Option<PathBuf>,
     /// `/proc`.
     pub proc_root: PathBuf,
 }
@@ -77,6 +80,7 @@ impl MeterConfig {
             cuda_visible_devices: std::env::var("CUDA_VISIBLE_DEVICES").ok(),
             nvml_library: std::env::var_os(LIBRARY_VARIABLE).map(PathBuf::from),
             powercap_root: root_from_environment(),
+            energy_socket: socket_from_environment(),
             proc_root: PathBuf::from("/proc"),
         }
     }
@@ -93,7 +97,7 @@ pub struct OpenedMeter {
 /// Opens what the configuration asks for and this node has. CPU meters start first, GPUs closest to the work.
 pub fn open(config: &MeterConfig) -> Result<OpenedMeter, MeterError> {
     let mut meter = CombinedMeter::new();
-    open_cpu(config, &mut meter)?;
+    open_cpu(config, &mut meter);
     let devices = open_gpu(config, &mut meter)?;
     Ok(OpenedMeter { meter, devices })
 }
@@ -129,8 +133,7 @@ fn open_gpu(config: &MeterConfig, meter: &mut CombinedMeter) -> Result<Vec<Devic
     }
 }
 
-fn open_cpu(config: &MeterConfig, meter: &mut CombinedMeter) -> Result<(), MeterError> {
-    let rapl = || RaplMeter::open(&config.powercap_root, config.sample_interval, &config.node);
+fn open_cpu(config: &MeterConfig, meter: &mut CombinedMeter) {
     let estimate = || {
         EstimateMeter::open(EstimateOptions {
             tdp_watts: config.cpu_tdp_watts,
@@ -139,9 +142,9 @@ fn open_cpu(config: &MeterConfig, meter: &mut CombinedMeter) -> Result<(), Meter
             node: config.node.clone(),
         })
     };
-    let without_memory = |why: Unavailable| Absent {
-        domain: CounterDomain::Dram,
-        unavailable: why,
+    let without = |domain: CounterDomain, why: &Unavailable| Absent {
+        domain,
+        unavailable: why.clone(),
     };
     match config.cpu {
         CpuMetering::Off => {
@@ -153,28 +156,55 @@ fn open_cpu(config: &MeterConfig, meter: &mut CombinedMeter) -> Result<(), Meter
             meter.add(estimate());
         }
         CpuMetering::Rapl => {
-            let rapl = rapl()?;
-            add_rapl(rapl, meter);
+            if let Err(why) = open_rapl(config, meter, false) {
+                meter.add_absent(without(CounterDomain::Cpu, &why));
+                meter.add_absent(without(CounterDomain::Dram, &why));
+            }
         }
         CpuMetering::Auto => {
-            let readable = rapl().map_err(|error| error.unavailable()).and_then(|rapl| {
-                rapl.check_readable()?;
-                Ok(rapl)
-            });
-            match readable {
-                Ok(rapl) => add_rapl(rapl, meter),
-                Err(why) => {
-                    meter.add_absent(without_memory(why));
-                    meter.add(estimate());
-                }
+            if let Err(why) = open_rapl(config, meter, true) {
+                meter.add_absent(without(CounterDomain::Dram, &why));
+                meter.add(estimate());
             }
         }
     }
-    Ok(())
 }
 
-fn add_rapl(rapl: RaplMeter, meter: &mut CombinedMeter) {
-    if !rapl.domains().contains(&CounterDomain::Dram) {
+/// Adds RAPL: through the node's energy agent where there is one, else from the powercap tree itself. `readable` asks for
+/// counters that can be read now; else one that cannot is reported as such, window by window.
+fn open_rapl(config: &MeterConfig, meter: &mut CombinedMeter, readable: bool) -> Result<(), Unavailable> {
+    let agent = config
+        .energy_socket
+        .as_deref()
+        .map(|socket| AgentMeter::open(socket, &config.node));
+    let silent = match agent {
+        Some(Ok(agent)) => {
+            add_rapl(&agent.domains(), agent, meter);
+            return Ok(());
+        }
+        Some(Err(why)) => Some(why),
+        None => None,
+    };
+    let direct = RaplMeter::open(&config.powercap_root, config.sample_interval, &config.node)
+        .map_err(|error| error.unavailable())
+        .and_then(|rapl| {
+            if readable || silent.is_some() {
+                rapl.check_readable()?;
+            }
+            Ok(rapl)
+        });
+    match direct {
+        Ok(rapl) => {
+            add_rapl(&rapl.domains(), rapl, meter);
+            Ok(())
+        }
+        // What a process with an agent is to know is why the agent has nothing.
+        Err(why) => Err(silent.unwrap_or(why)),
+    }
+}
+
+fn add_rapl(domains: &[CounterDomain], rapl: impl Meter + 'static, meter: &mut CombinedMeter) {
+    if !domains.contains(&CounterDomain::Dram) {
         meter.add_absent(Absent {
             domain: CounterDomain::Dram,
             unavailable: Unavailable::new(UnavailableReason::NotSupported, "this processor has no dram zone"),

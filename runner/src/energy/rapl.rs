@@ -1,7 +1,7 @@
 //! CPU package and memory energy from the powercap tree (`intel-rapl*`; AMD processors appear under the same name).
 
-mod wrap;
-mod zones;
+pub(crate) mod wrap;
+pub(crate) mod zones;
 
 use std::{
     path::{Path, PathBuf},
@@ -32,7 +32,7 @@ pub const ROOT_VARIABLE: &str = "LEM_POWERCAP_ROOT";
 pub const DEFAULT_ROOT: &str = "/sys/class/powercap";
 
 /// RAPL counters are updated about every millisecond (Intel SDM 15.10.1; kernel `amd_energy`).
-const UPDATE_PERIOD_SECONDS: f64 = 0.001;
+pub(super) const UPDATE_PERIOD_SECONDS: f64 = 0.001;
 
 /// Meters CPU packages and their memory.
 #[derive(Debug)]

@@ -116,15 +116,9 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
-    /// The device plugin's server or its registration.
-    #[error("the device plugin failed to {action}")]
-    DevicePlugin {
-        /// Verb and object.
-        action: &'static str,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
+    /// The device plugin's server.
+    #[error("the device plugin cannot serve")]
+    DevicePlugin(#[source] lem_device_plugin::ServeError),
 }
 
 impl Error {

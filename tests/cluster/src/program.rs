@@ -145,7 +145,10 @@ fn run(action: Action) -> Result<(), Error> {
             port_file,
         } => forward::serve(&namespace, &to, &port_file)?,
         Action::NodeInit { name, folder } => node::init::run(&name, &folder)?,
-        Action::DevicePlugin { folder } => block_on(node::device_plugin::run(&folder))??,
+        Action::DevicePlugin { folder } => {
+            tracing_subscriber::fmt().with_writer(std::io::stderr).init();
+            block_on(node::device_plugin::run(&folder))??;
+        }
     }
     Ok(())
 }

@@ -9,6 +9,7 @@
     reason = "the functions around the tests fail the test as the tests do"
 )]
 
+mod agent;
 mod complete;
 mod cost;
 mod deletion;

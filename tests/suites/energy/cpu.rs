@@ -55,6 +55,7 @@ impl Tree {
             gpu: GpuMetering::Off,
             cpu,
             powercap_root: self.path().to_owned(),
+            energy_socket: None,
             ..MeterConfig::from_environment("node-a")
         }
     }
@@ -102,6 +103,35 @@ fn packages_and_memory_are_counted_and_their_parts_never() {
             .iter()
             .all(|reading| reading.source == EnergySource::Rapl)
     );
+}
+
+#[test]
+fn a_nested_tree_as_the_kernel_holds_it_is_counted_like_the_flat_one() {
+    let tree = Tree::new(&[]);
+    for (folder, name) in [
+        ("intel-rapl/intel-rapl:0", "package-0"),
+        ("intel-rapl/intel-rapl:0/intel-rapl:0:0", "core"),
+        ("intel-rapl/intel-rapl:0/intel-rapl:0:1", "dram"),
+        ("intel-rapl-mmio/intel-rapl-mmio:0", "package-0"),
+    ] {
+        let folder = tree.path().join(folder);
+        fs::create_dir_all(&folder).expect("a zone");
+        fs::write(folder.join("name"), name).expect("its name");
+        fs::write(folder.join("energy_uj"), "1000000").expect("a value");
+    }
+    // As /sys/class/powercap shows the same zones a second time.
+    std::os::unix::fs::symlink("intel-rapl/intel-rapl:0", tree.path().join("intel-rapl:0")).expect("a link");
+    let mut meter = tree.meter();
+    meter.start().expect("starts");
+    fs::write(tree.path().join("intel-rapl/intel-rapl:0/energy_uj"), "3000000").expect("a value");
+    fs::write(
+        tree.path().join("intel-rapl-mmio/intel-rapl-mmio:0/energy_uj"),
+        "9000000",
+    )
+    .expect("a value");
+    let report = meter.stop();
+    assert_eq!(ids(&report), ["package-0", "package-0/dram"]);
+    assert_eq!(report.joules(CounterDomain::Cpu), Some(2.0));
 }
 
 #[test]
@@ -230,11 +260,27 @@ fn an_unreadable_counter_says_what_to_do_and_automatic_metering_estimates() {
 }
 
 #[test]
-fn without_powercap_automatic_metering_estimates_and_rapl_fails() {
+fn without_powercap_automatic_metering_estimates_and_rapl_is_null_with_a_reason() {
     let tree = Tree::new(&[]);
     let opened = open(&tree.config(CpuMetering::Auto)).expect("opens");
     assert_eq!(opened.meter.describe()[0].source, EnergySource::Estimate);
-    assert!(open(&tree.config(CpuMetering::Rapl)).is_err());
+    let mut opened = open(&tree.config(CpuMetering::Rapl)).expect("opens");
+    opened.meter.start().expect("starts");
+    let report = opened.meter.stop();
+    assert_eq!(report.joules(CounterDomain::Cpu), None);
+    let reasons = report
+        .absent
+        .iter()
+        .map(|absent| (absent.domain, absent.unavailable.reason));
+    let expected = [CounterDomain::Gpu, CounterDomain::Cpu, CounterDomain::Dram];
+    let why = [
+        UnavailableReason::Off,
+        UnavailableReason::NoPowercap,
+        UnavailableReason::NoPowercap,
+    ];
+    let mut found: Vec<_> = reasons.collect();
+    found.sort_by_key(|(domain, _)| *domain);
+    assert_eq!(found, expected.into_iter().zip(why).collect::<Vec<_>>());
 }
 
 #[test]

@@ -97,6 +97,7 @@ fn live(config: &Config, namespace: &str, script: &Arc<Script>) -> Life {
         defaults: Defaults {
             runner_image: "localhost/lem-runner:dev".to_owned(),
             runner_image_gpu: None,
+            node_agent: false,
         },
         instance: namespace.to_owned(),
         watch_namespace: Some(namespace.to_owned()),

@@ -15,7 +15,8 @@ use k8s_openapi::{
     },
 };
 use lem_crds::{
-    experiment::{ImagePullPolicy, ModelSource, RunnerTemplate},
+    agent::{ENERGY_METER, MEASUREMENT_SLOT},
+    experiment::{CpuEnergy, ImagePullPolicy, ModelSource, RunnerTemplate},
     quantity::Amount,
     runner::CONTAINER,
 };
@@ -180,11 +181,26 @@ fn resources(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> ResourceRequir
     if gpus > 0 {
         limits.insert(GPU.to_owned(), Quantity(gpus.to_string()));
     }
+    if let Some(resource) = of_node_agent(plan) {
+        limits.insert(resource.to_owned(), Quantity("1".to_owned()));
+    }
     ResourceRequirements {
         requests: (!requests.is_empty()).then_some(requests),
         limits: (!limits.is_empty()).then_some(limits),
         ..ResourceRequirements::default()
     }
+}
+
+/// What is asked of the node energy agent. A process on CPUs takes the one slot of its node, so that the scheduler itself
+/// keeps all others off it; processes with GPUs may share a node, and need the agent only for energy that it reads.
+fn of_node_agent(plan: &CohortPlan<'_>) -> Option<&'static str> {
+    if !plan.defaults.node_agent {
+        return None;
+    }
+    if plan.load.gpus_per_process == 0 {
+        return Some(MEASUREMENT_SLOT);
+    }
+    matches!(plan.load.energy.cpu, CpuEnergy::Auto | CpuEnergy::Rapl).then_some(ENERGY_METER)
 }
 
 /// One measurement per node at a time, in all namespaces: a neighbour's load would be in the counters.

@@ -8,6 +8,10 @@ use super::{CohortObjects, CohortPlan, Defaults, Owner, cohort};
 use crate::experiment::{self, tests::fixtures};
 
 fn built(spec: &Value) -> CohortObjects {
+    built_with(spec, false)
+}
+
+fn built_with(spec: &Value, node_agent: bool) -> CohortObjects {
     let spec: EfficiencyExperimentSpec = fixtures::spec(spec);
     let points = experiment::plan(&spec).unwrap();
     let point = &points[0];
@@ -22,6 +26,7 @@ fn built(spec: &Value) -> CohortObjects {
         defaults: &Defaults {
             runner_image: "registry.example/lem-runner:1".to_owned(),
             runner_image_gpu: Some("registry.example/lem-runner-cuda:1".to_owned()),
+            node_agent,
         },
         key: "0123456789",
         incarnation: 0,
@@ -140,6 +145,46 @@ fn a_process_without_gpus_asks_for_none() {
         pod["containers"][0]["resources"]["limits"]["nvidia.com/gpu"],
         Value::Null
     );
+}
+
+#[test]
+fn with_the_node_agent_a_process_on_cpus_takes_its_nodes_slot_and_one_on_gpus_a_meter_if_it_reads() {
+    let limits = |spec: Value, node_agent| {
+        json!(built_with(&spec, node_agent).job)["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+            .clone()
+    };
+    let cpus_with = |cpu: &str| json!({"processes": {"gpusPerProcess": 0}, "energy": {"cpu": cpu}});
+    let two_gpus_with = |cpu: &str| json!({"processes": {"gpusPerProcess": 2}, "energy": {"cpu": cpu}});
+    for cpu in ["Auto", "Rapl", "Estimate", "Disabled"] {
+        assert_eq!(
+            limits(cpus_with(cpu), true),
+            json!({"lem.dev/measurement-slot": "1"}),
+            "{cpu}"
+        );
+        assert_eq!(limits(cpus_with(cpu), false), Value::Null, "{cpu}");
+        assert_eq!(
+            limits(two_gpus_with(cpu), false),
+            json!({"nvidia.com/gpu": "2"}),
+            "{cpu}"
+        );
+    }
+    for cpu in ["Auto", "Rapl"] {
+        let expected = json!({"nvidia.com/gpu": "2", "lem.dev/energy-meter": "1"});
+        assert_eq!(limits(two_gpus_with(cpu), true), expected, "{cpu}");
+    }
+    for cpu in ["Estimate", "Disabled"] {
+        assert_eq!(
+            limits(two_gpus_with(cpu), true),
+            json!({"nvidia.com/gpu": "2"}),
+            "{cpu}"
+        );
+    }
+}
+
+#[test]
+fn with_the_node_agent_the_job_differs_by_its_resource_alone() {
+    let spec = json!({"processes": {"count": 2, "gpusPerProcess": 0}});
+    insta::assert_yaml_snapshot!(built_with(&spec, true).job);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 /// Adds up a wrapping counter, as long as it is read more often than it wraps.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Unwrapped {
+pub(crate) struct Unwrapped {
     /// All in µJ.
     range: u64,
     last: u64,
@@ -11,7 +11,7 @@ pub(super) struct Unwrapped {
 
 impl Unwrapped {
     /// Begins at a first reading.
-    pub(super) fn new(range_microjoules: u64, first_microjoules: u64) -> Self {
+    pub(crate) fn new(range_microjoules: u64, first_microjoules: u64) -> Self {
         Self {
             range: range_microjoules,
             last: first_microjoules,
@@ -20,21 +20,26 @@ impl Unwrapped {
     }
 
     /// The next reading; returns the energy since the first, in J. `(range − last) + now` if the counter has wrapped.
-    pub(super) fn advance(&mut self, now_microjoules: u64) -> f64 {
+    pub(crate) fn advance(&mut self, now_microjoules: u64) -> f64 {
+        self.advance_microjoules(now_microjoules) as f64 / 1e6
+    }
+
+    /// The same in µJ.
+    pub(crate) fn advance_microjoules(&mut self, now_microjoules: u64) -> u64 {
         let step = now_microjoules
             .checked_sub(self.last)
-            .unwrap_or_else(|| self.range.saturating_sub(self.last) + now_microjoules);
+            .unwrap_or_else(|| self.range.saturating_sub(self.last).saturating_add(now_microjoules));
         self.last = now_microjoules;
-        self.total += step;
-        self.total as f64 / 1e6
+        self.total = self.total.saturating_add(step);
+        self.total
     }
 }
 
 /// Highest power of one CPU package that the read interval reckons with, W; more than any package sold.
-const HIGHEST_PACKAGE_WATTS: f64 = 1000.0;
+pub(crate) const HIGHEST_PACKAGE_WATTS: f64 = 1000.0;
 
 /// Longest time between two reads, s: a quarter of the fastest wrap.
-pub(super) fn longest_read_interval_seconds(range_microjoules: u64) -> f64 {
+pub(crate) fn longest_read_interval_seconds(range_microjoules: u64) -> f64 {
     0.25 * range_microjoules as f64 / 1e6 / HIGHEST_PACKAGE_WATTS
 }
 

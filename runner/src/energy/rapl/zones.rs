@@ -2,6 +2,8 @@
 //!
 //! `psys ⊃ package ⊃ {core, uncore}`, and dram stands next to its package: packages and dram are counted, the others
 //! never. The same package may be shown through `intel-rapl` (MSR) and `intel-rapl-mmio`: the former is taken.
+//!
+//! A tree is flat, as `/sys/class/powercap` shows it, or nested, as `/sys/devices/virtual/powercap` holds it.
 
 use std::{
     collections::BTreeMap,
@@ -13,17 +15,17 @@ use super::super::reading::{CounterDomain, Unavailable, UnavailableReason};
 
 /// A zone that is counted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Zone {
-    pub(super) domain: CounterDomain,
+pub(crate) struct Zone {
+    pub(crate) domain: CounterDomain,
     /// `package-0`, `package-0-die-1`, `package-0/dram`.
-    pub(super) id: String,
+    pub(crate) id: String,
     pub(super) folder: PathBuf,
-    pub(super) range_microjoules: u64,
+    pub(crate) range_microjoules: u64,
 }
 
 impl Zone {
     /// The counter, µJ.
-    pub(super) fn read(&self) -> Result<u64, Unavailable> {
+    pub(crate) fn read(&self) -> Result<u64, Unavailable> {
         let path = self.folder.join("energy_uj");
         let text = fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
         text.trim().parse().map_err(|_| {
@@ -36,19 +38,18 @@ impl Zone {
 }
 
 /// The zones below a powercap tree that are counted, each once.
-pub(super) fn discover(root: &Path) -> Result<Vec<Zone>, Unavailable> {
+pub(crate) fn discover(root: &Path) -> Result<Vec<Zone>, Unavailable> {
     let names = zone_names(root)?;
     let mut counted: BTreeMap<String, (bool, Zone)> = BTreeMap::new();
-    for (zone, name) in &names {
+    for (zone, Named { name, folder }) in &names {
         let Some((domain, id)) = identify(zone, name, &names) else {
             continue;
         };
-        let folder = root.join(zone);
         let range = fs::read_to_string(folder.join("max_energy_range_uj")).ok();
         let zone_found = Zone {
             domain,
             id: id.clone(),
-            folder,
+            folder: folder.clone(),
             range_microjoules: range
                 .and_then(|range| range.trim().parse().ok())
                 .unwrap_or(u64::from(u32::MAX)),
@@ -65,30 +66,61 @@ pub(super) fn discover(root: &Path) -> Result<Vec<Zone>, Unavailable> {
     Ok(counted.into_values().map(|(_, zone)| zone).collect())
 }
 
-/// Zone folder name → content of its `name` file.
-fn zone_names(root: &Path) -> Result<BTreeMap<String, String>, Unavailable> {
-    let entries = fs::read_dir(root).map_err(|error| match error.kind() {
+/// A zone before anyone asks what it covers.
+struct Named {
+    /// Content of its `name` file.
+    name: String,
+    folder: PathBuf,
+}
+
+/// Deepest tree: control type, package, part of a package.
+const DEPTH: u32 = 3;
+
+/// Zone folder name → the zone.
+fn zone_names(root: &Path) -> Result<BTreeMap<String, Named>, Unavailable> {
+    let mut zones = BTreeMap::new();
+    add_zones(root, DEPTH, &mut zones).map_err(|error| match error.kind() {
         io::ErrorKind::PermissionDenied => unreadable(root, &error),
         _ => no_powercap(root, &error.to_string()),
     })?;
-    let zones = entries.filter_map(|entry| {
-        let zone = entry.ok()?.file_name().into_string().ok()?;
-        // A control type (`intel-rapl`) has no colon, a zone (`intel-rapl:0`) and a subzone (`intel-rapl:0:1`) have.
-        let name = zone
-            .starts_with("intel-rapl")
-            .then(|| fs::read_to_string(root.join(&zone).join("name")).ok())??;
-        zone.contains(':').then(|| (zone, name.trim().to_owned()))
-    });
-    Ok(zones.collect())
+    Ok(zones)
 }
 
-fn identify(zone: &str, name: &str, names: &BTreeMap<String, String>) -> Option<(CounterDomain, String)> {
+fn add_zones(folder: &Path, depth: u32, zones: &mut BTreeMap<String, Named>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        // Links such as `subsystem` lead out of the tree.
+        let Some(zone) = entry
+            .file_name()
+            .into_string()
+            .ok()
+            .filter(|name| name.starts_with("intel-rapl"))
+        else {
+            continue;
+        };
+        let folder = entry.path();
+        if depth > 1 {
+            // One that cannot be listed has no zones to count.
+            let _ = add_zones(&folder, depth - 1, zones);
+        }
+        // A control type (`intel-rapl`) has no colon, a zone (`intel-rapl:0`) and a subzone (`intel-rapl:0:1`) have.
+        if zone.contains(':')
+            && let Ok(name) = fs::read_to_string(folder.join("name"))
+        {
+            let name = name.trim().to_owned();
+            zones.insert(zone, Named { name, folder });
+        }
+    }
+    Ok(())
+}
+
+fn identify(zone: &str, name: &str, names: &BTreeMap<String, Named>) -> Option<(CounterDomain, String)> {
     if name.starts_with("package") {
         return Some((CounterDomain::Cpu, name.to_owned()));
     }
     if name == "dram" {
         let (parent, _) = zone.rsplit_once(':')?;
-        let package = names.get(parent).map_or(parent, String::as_str);
+        let package = names.get(parent).map_or(parent, |package| package.name.as_str());
         return Some((CounterDomain::Dram, format!("{package}/dram")));
     }
     None
@@ -98,7 +130,7 @@ fn no_powercap(root: &Path, why: &str) -> Unavailable {
     Unavailable::new(
         UnavailableReason::NoPowercap,
         format!(
-            "no RAPL in {}: {why}; virtual machines and masked containers have none",
+            "no RAPL in {}: {why}; virtual machines have none, and containers see none without the node energy agent",
             root.display()
         ),
     )
@@ -111,7 +143,7 @@ pub(super) fn unreadable(path: &Path, error: &io::Error) -> Unavailable {
         io::ErrorKind::PermissionDenied => Unavailable::new(
             UnavailableReason::PermissionDenied,
             format!(
-                "{path} is readable by root only (CVE-2020-8694): run as root, add CAP_DAC_READ_SEARCH, or set cpu: Estimate"
+                "{path} is readable by root only (CVE-2020-8694): run as root, add CAP_DAC_READ_SEARCH, on a cluster install the node energy agent, or set cpu: Estimate"
             ),
         ),
         io::ErrorKind::NotFound => Unavailable::new(UnavailableReason::Vanished, format!("{path} is gone")),

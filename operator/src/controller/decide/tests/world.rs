@@ -240,6 +240,7 @@ impl World {
                     defaults: &Defaults {
                         runner_image: "lem-runner".to_owned(),
                         runner_image_gpu: None,
+                        node_agent: false,
                     },
                     key: cohort,
                     incarnation: *incarnation,

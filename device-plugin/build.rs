@@ -7,8 +7,8 @@ fn main() {
         Method::builder()
             .name(name)
             .route_name(route)
-            .input_type(format!("crate::node::device_plugin::message::{input}"))
-            .output_type(format!("crate::node::device_plugin::message::{output}"))
+            .input_type(format!("crate::message::{input}"))
+            .output_type(format!("crate::message::{output}"))
             .codec_path("tonic_prost::ProstCodec")
     };
     let registration = Service::builder()

@@ -1,4 +1,4 @@
-//! Messages of the kubelet's device plugin API v1beta1, as far as this plugin speaks it.
+//! Messages of the API, as far as plugins of this repository speak it.
 
 use std::collections::HashMap;
 
@@ -25,13 +25,25 @@ pub(crate) struct DeviceList {
     pub(crate) devices: Vec<Device>,
 }
 
+/// One device of a resource.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Device {
+pub struct Device {
+    /// Name, unique within the resource.
     #[prost(string, tag = "1")]
-    pub(crate) id: String,
-    /// `Healthy` or `Unhealthy`.
+    pub id: String,
+    /// `Healthy` or `Unhealthy`; the kubelet gives no unhealthy one to a pod.
     #[prost(string, tag = "2")]
-    pub(crate) health: String,
+    pub health: String,
+}
+
+impl Device {
+    /// A device that may be given to pods, or not now.
+    pub fn new(id: impl Into<String>, is_healthy: bool) -> Self {
+        Self {
+            id: id.into(),
+            health: if is_healthy { "Healthy" } else { "Unhealthy" }.to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -52,20 +64,27 @@ pub(crate) struct AllocateResponse {
     pub(crate) containers: Vec<ContainerResponse>,
 }
 
+/// What a container gets with its devices.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct ContainerResponse {
+pub struct ContainerResponse {
+    /// Environment variables.
     #[prost(map = "string, string", tag = "1")]
-    pub(crate) environment: HashMap<String, String>,
+    pub environment: HashMap<String, String>,
+    /// Paths of the node.
     #[prost(message, repeated, tag = "2")]
-    pub(crate) mounts: Vec<Mount>,
+    pub mounts: Vec<Mount>,
 }
 
+/// A path of the node in a container.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(crate) struct Mount {
+pub struct Mount {
+    /// Where the container sees it.
     #[prost(string, tag = "1")]
-    pub(crate) container_path: String,
+    pub container_path: String,
+    /// Where the node has it.
     #[prost(string, tag = "2")]
-    pub(crate) host_path: String,
+    pub host_path: String,
+    /// Whether the container may not write there.
     #[prost(bool, tag = "3")]
-    pub(crate) read_only: bool,
+    pub read_only: bool,
 }

@@ -1,0 +1,225 @@
+//! What the agent told of one window and its surroundings, and the reading that it makes. Pure.
+
+use lem_crds::{
+    agent::{CounterAnswer, CounterValue, CountersUnavailable, NodeCounter},
+    metrics,
+};
+
+use super::{
+    super::{
+        clock::Mark,
+        edge::EdgeEnergy,
+        integrate::{Power, thin},
+        reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
+    },
+    edge::{Reading, energy_at_end, energy_at_start, sides, watts},
+    failed,
+};
+
+/// All readings of one window.
+#[derive(Debug)]
+pub(super) struct Recording {
+    after: u64,
+    series: Option<String>,
+    /// Why the series began.
+    began: String,
+    counters: Vec<NodeCounter>,
+    readings: Vec<Vec<CounterValue>>,
+    /// Ends the window's chance of a result.
+    broken: Option<Unavailable>,
+    /// The last question that failed; the next may succeed.
+    missed: Option<Unavailable>,
+}
+
+impl Recording {
+    /// Of readings after an instant, monotonic seconds.
+    pub(super) fn new(after: f64) -> Self {
+        Self {
+            after: (after.max(0.0) * 1e9) as u64,
+            series: None,
+            began: String::new(),
+            counters: Vec::new(),
+            readings: Vec::new(),
+            broken: None,
+            missed: None,
+        }
+    }
+
+    /// From when on readings are missing, ns.
+    pub(super) fn after(&self) -> u64 {
+        self.after
+    }
+
+    /// Adds what the agent answered.
+    pub(super) fn add(&mut self, answer: Result<CounterAnswer, Unavailable>) {
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(why) => {
+                self.missed = Some(why);
+                return;
+            }
+        };
+        if let Some(why) = answer.unavailable {
+            // What was read before it and what comes after it are two series.
+            self.broken.get_or_insert(unavailable(&why));
+            return;
+        }
+        self.missed = None;
+        if self.series.as_ref().is_some_and(|series| *series != answer.series) {
+            self.broken.get_or_insert(anew(&answer.began));
+            return;
+        }
+        self.series = Some(answer.series);
+        self.began = answer.began;
+        self.counters = answer.counters;
+        for reading in answer.readings {
+            if reading.len() == self.counters.len()
+                && let Some(first) = reading.first()
+                && first.from > self.after
+            {
+                self.after = first.from;
+                self.readings.push(reading);
+            }
+        }
+    }
+
+    /// Whether waiting longer is of no use: so many readings after the end are there, or there will be no result.
+    pub(super) fn is_over(&self, end: f64, readings: usize) -> bool {
+        let after = self
+            .readings
+            .iter()
+            .rev()
+            .take_while(|reading| reading.iter().all(|value| seconds(value.from) >= end));
+        self.broken.is_some() || after.count() >= readings
+    }
+
+    /// The counter at both edges; else why it is not known there.
+    fn edges(
+        &self,
+        counter: &NodeCounter,
+        (start, end): (Mark, Mark),
+    ) -> Result<(Vec<Reading>, [EdgeEnergy; 2]), Unavailable> {
+        if let Some(why) = &self.broken {
+            return Err(why.clone());
+        }
+        let readings = self.of(counter);
+        let edges =
+            energy_at_start(&readings, start.monotonic_seconds).zip(energy_at_end(&readings, end.monotonic_seconds));
+        match edges {
+            Some((first, last)) => Ok((readings, [first, last])),
+            None => Err(self.uncovered(&readings, start)),
+        }
+    }
+
+    fn uncovered(&self, readings: &[Reading], start: Mark) -> Unavailable {
+        if let Some(why) = &self.missed {
+            return why.clone();
+        }
+        let (before, _) = sides(readings, start.monotonic_seconds);
+        if before.is_empty() {
+            return anew(&self.began);
+        }
+        failed("the node's energy agent has stopped to read the counters within the window".to_owned())
+    }
+
+    fn of(&self, counter: &NodeCounter) -> Vec<Reading> {
+        let index = self
+            .counters
+            .iter()
+            .position(|other| other.domain == counter.domain && other.id == counter.id);
+        let values = self.readings.iter().filter_map(|reading| reading.get(index?));
+        values
+            .map(|value| Reading {
+                from: seconds(value.from),
+                to: seconds(value.to),
+                joules: value.microjoules as f64 / 1e6,
+            })
+            .collect()
+    }
+
+    /// Mean power between the last two readings of a counter, W.
+    pub(super) fn last_power(&self, counter: &NodeCounter) -> Option<f64> {
+        let readings = self.of(counter);
+        let [before, last] = readings.last_chunk()?;
+        let seconds = last.from - before.from;
+        (seconds > 0.0).then(|| (last.joules - before.joules) / seconds)
+    }
+
+    /// The reading of one counter. Its cumulative values are those at the edges, since the agent's own are not.
+    pub(super) fn reading(
+        &self,
+        counter: &NodeCounter,
+        identity: CounterIdentity,
+        (start, end): (Mark, Mark),
+        interval_seconds: f64,
+    ) -> EnergyReading {
+        let edges = self.edges(counter, (start, end));
+        let at = |at: Mark, edge: &EdgeEnergy| RawCounter {
+            at,
+            joules: edge.joules,
+        };
+        let known = edges.as_ref().ok();
+        let power = known.map(|(readings, _)| power(readings)).unwrap_or_default();
+        EnergyReading {
+            counter: identity,
+            source: EnergySource::Rapl,
+            joules: known.map(|(_, [first, last])| (last.joules - first.joules).max(0.0)),
+            uncertainty_joules: known.map(|(_, [first, last])| first.uncertainty_joules + last.uncertainty_joules),
+            duration_seconds: end.monotonic_seconds - start.monotonic_seconds,
+            start,
+            end,
+            start_raw: known.map(|(_, [first, _])| at(start, first)),
+            end_raw: known.map(|(_, [_, last])| at(end, last)),
+            // The agent undoes wraps.
+            range_joules: None,
+            update_period_seconds: Some(known.map_or(interval_seconds, |(readings, _)| {
+                // An agent that was held up knows less of an edge than its pace promises.
+                let gaps = [start, end].map(|edge| gap(readings, edge.monotonic_seconds));
+                gaps.into_iter().fold(interval_seconds, f64::max)
+            })),
+            integral_joules: None,
+            integral_disagreement: None,
+            power_is_averaged: false,
+            power: thin(&power, start.monotonic_seconds, end.monotonic_seconds),
+            unavailable: edges.err(),
+        }
+    }
+}
+
+/// Time between the readings on the two sides of an instant, s.
+fn gap(readings: &[Reading], instant: f64) -> f64 {
+    let (before, after) = sides(readings, instant);
+    let around = before.last().zip(after.first());
+    around.map_or(0.0, |(last, next)| next.at() - last.at())
+}
+
+/// Two series have nothing in common, so a window that is not within one has no energy.
+fn anew(because: &str) -> Unavailable {
+    let message = format!(
+        "the node's energy agent began to count anew in the window, so what was consumed is not known: {because}"
+    );
+    Unavailable::new(UnavailableReason::CounterReset, message)
+}
+
+/// Mean power between readings, at their middle.
+fn power(readings: &[Reading]) -> Vec<Power> {
+    let between = |pair: &[Reading]| Power {
+        at: f64::midpoint(pair[0].at(), pair[1].at()),
+        watts: watts(&pair[0], &pair[1]),
+    };
+    readings.windows(2).map(between).collect()
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 * 1e-9
+}
+
+/// The agent's reason as a meter's.
+pub(super) fn unavailable(why: &CountersUnavailable) -> Unavailable {
+    let reason = match why.reason {
+        metrics::Unavailable::NoCounter => UnavailableReason::NoPowercap,
+        metrics::Unavailable::PermissionDenied => UnavailableReason::PermissionDenied,
+        _ => UnavailableReason::DeviceFailed,
+    };
+    Unavailable::new(reason, format!("the node's energy agent: {}", why.message))
+}
