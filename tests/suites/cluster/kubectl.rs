@@ -28,7 +28,9 @@ struct Plugin<'a> {
 impl<'a> Plugin<'a> {
     fn of(world: &'a World) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        symlink(binaries().join("lem"), folder.path().join("kubectl-lem")).unwrap();
+        for name in ["kubectl-lem", "kubectl_complete-lem"] {
+            symlink(binaries().join("lem"), folder.path().join(name)).unwrap();
+        }
         Self {
             world,
             folder,
