@@ -48,7 +48,7 @@ impl<'a> Plugin<'a> {
             for field in ["cancel", "suspend"] {
                 document["spec"].as_object_mut().unwrap().remove(field);
             }
-            text += &format!("\n---\n{document}");
+            text.push_str(&["\n---\n", &document.to_string()].concat());
         }
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
