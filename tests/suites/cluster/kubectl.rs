@@ -62,6 +62,8 @@ impl<'a> Plugin<'a> {
             .args(arguments)
             .env("PATH", format!("{}:{path}", self.folder.path().display()))
             .env("KUBECONFIG", &self.kubeconfig)
+            // Not what it remembers of an earlier cluster at the same address.
+            .env("KUBECACHEDIR", self.folder.path().join("cache"))
             .stdin(Stdio::null());
         command
     }
