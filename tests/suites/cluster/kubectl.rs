@@ -28,7 +28,9 @@ struct Plugin<'a> {
 impl<'a> Plugin<'a> {
     fn of(world: &'a World) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        symlink(binaries().join("lem"), folder.path().join("kubectl-lem")).unwrap();
+        for name in ["kubectl-lem", "kubectl_complete-lem"] {
+            symlink(binaries().join("lem"), folder.path().join(name)).unwrap();
+        }
         Self {
             world,
             folder,
@@ -46,7 +48,7 @@ impl<'a> Plugin<'a> {
             for field in ["cancel", "suspend"] {
                 document["spec"].as_object_mut().unwrap().remove(field);
             }
-            text += &format!("\n---\n{document}");
+            text.push_str(&["\n---\n", &document.to_string()].concat());
         }
         fs::write(&path, text).unwrap();
         path.to_str().unwrap().to_owned()
@@ -60,6 +62,8 @@ impl<'a> Plugin<'a> {
             .args(arguments)
             .env("PATH", format!("{}:{path}", self.folder.path().display()))
             .env("KUBECONFIG", &self.kubeconfig)
+            // Not what it remembers of an earlier cluster at the same address.
+            .env("KUBECACHEDIR", self.folder.path().join("cache"))
             .stdin(Stdio::null());
         command
     }

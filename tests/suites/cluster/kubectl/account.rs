@@ -9,7 +9,7 @@ use crate::world::kubectl;
 
 impl Plugin<'_> {
     /// The same for an account of the test's namespace that nobody has given a right.
-    pub(super) fn as_powerless(mut self) -> Self {
+    pub(super) fn into_powerless(mut self) -> Self {
         let namespace = &self.world.namespace;
         let in_namespace = |words: &[&str]| kubectl(self.world.cluster, &[words, &["-n", namespace]].concat());
         in_namespace(&["create", "serviceaccount", "powerless"]);

@@ -67,7 +67,7 @@ async fn the_doctor_fails_for_who_may_create_nothing_and_in_a_namespace_that_is_
         ],
     );
 
-    let powerless = plugin.as_powerless().lem(&["doctor", "-o", "json"]);
+    let powerless = plugin.into_powerless().lem(&["doctor", "-o", "json"]);
     assert_eq!(powerless.code, Some(1), "{powerless:?}");
     let findings: Value = serde_json::from_str(&powerless.out).unwrap();
     let (level, found) = of(&findings, "your rights");

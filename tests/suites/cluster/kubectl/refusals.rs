@@ -69,7 +69,7 @@ async fn a_change_of_a_started_experiment_and_a_name_that_is_not_there_are_answe
 #[ignore = "starts a cluster: make test-cluster"]
 async fn who_may_not_is_told_which_verb_is_missing_and_a_context_that_is_not_there_is_named() {
     let world = World::of("kubectl_rights").await;
-    let plugin = Plugin::of(&world).as_powerless();
+    let plugin = Plugin::of(&world).into_powerless();
     let errors = plugin.lem(&["status"]).bad(1);
     contains(
         &errors,

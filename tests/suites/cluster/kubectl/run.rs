@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use lem_crds::{EfficiencyExperimentStatus, status::Verdict};
 use serde_json::{Value, json};
 
-use super::{Plugin, contains};
+use super::{Ended, Plugin, contains};
 use crate::{
     experiment::{tiny, with},
     world::World,
@@ -85,6 +85,9 @@ async fn run_applies_a_file_follows_it_to_its_end_and_results_are_shown_in_every
         plugin.lem(&["cancel", "short"]).good(),
         "short has ended already: Complete\n"
     );
+    let complete = ["__complete", "lem", "-n", &world.namespace, "report", "sho"];
+    let completed = Ended::of(&plugin.kubectl(&complete).output().unwrap()).good();
+    assert_eq!(completed, "short\n:4\n");
     world.delete_namespace().await;
 }
 
