@@ -87,6 +87,10 @@ mod tests {
         let message = "failed to create typed patch object: .status.progress.verdicts: field not declared in schema";
         let error = kube::Error::Api(Box::new(Status::failure(message, "InternalError").with_code(500)));
         assert_eq!(category(&error), "outdated_definition");
-        assert!(words(&error).contains("upgrade the chart lem-crds"), "{}", words(&error));
+        assert!(
+            words(&error).contains("upgrade the chart lem-crds"),
+            "{}",
+            words(&error)
+        );
     }
 }

@@ -140,8 +140,7 @@ impl Meter for AgentMeter {
         let Some(window) = self.window.take() else {
             return MeterReport::not_started(CounterDomain::Cpu);
         };
-        self.live
-            .forget(self.identities().iter().map(|(_, identity)| identity));
+        self.live.forget(self.identities().iter().map(|(_, identity)| identity));
         let mut recording = window.seen();
         let due = end.monotonic_seconds + OUTSIDE * self.interval_seconds;
         loop {

@@ -54,7 +54,9 @@ fn drawn(series: &[Series]) -> String {
         points
             .iter()
             .map(of)
-            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+                (low.min(value), high.max(value))
+            })
     };
     let ((left, right), (low, high)) = (bounds(|point| point.0), bounds(|point| point.1));
     let x = |at: f64| (at - left) / (right - left).max(1.0) * WIDTH;
@@ -70,8 +72,15 @@ fn drawn(series: &[Series]) -> String {
             let _ = write!(path, "{verb}{:.1} {:.1}", x(at), y(value));
             before = at;
         }
-        let _ = write!(lines, "<path d='{path}' fill=none stroke='hsl({hue} 70% 40%)' stroke-width=1.5 stroke-linecap=round />");
-        let labels: Vec<String> = one.metric.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let _ = write!(
+            lines,
+            "<path d='{path}' fill=none stroke='hsl({hue} 70% 40%)' stroke-width=1.5 stroke-linecap=round />"
+        );
+        let labels: Vec<String> = one
+            .metric
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
         let _ = write!(
             legend,
             "<li style='color:hsl({hue} 70% 35%)'>{:.5} <small>{}</small></li>",
@@ -80,7 +89,11 @@ fn drawn(series: &[Series]) -> String {
         );
     }
     let more = series.len().saturating_sub(MOST_LINES);
-    let more = if more > 0 { format!("<p>and {more} more</p>") } else { String::new() };
+    let more = if more > 0 {
+        format!("<p>and {more} more</p>")
+    } else {
+        String::new()
+    };
     format!("<svg width={WIDTH} height={HEIGHT}>{lines}</svg><p>{low:.4} … {high:.4}</p><ul>{legend}</ul>{more}")
 }
 
