@@ -84,7 +84,7 @@ pub async fn run(
     leadership: Leadership,
     health: Health,
     shutdown: impl Future<Output = ()> + Send + Sync + 'static,
-    api: &ApiMetrics,
+    api: ApiMetrics,
     serve: impl FnOnce(prometheus_client::registry::Registry),
 ) {
     let (calls, called) = tokio::sync::mpsc::unbounded_channel();
@@ -112,7 +112,7 @@ pub async fn run(
     let experiments = controller.store();
     serve(metrics::registry(
         &metrics,
-        api,
+        &api,
         experiments.clone(),
         caches.runners.clone(),
     ));

@@ -1,6 +1,7 @@
 //! The measuring process. `lem` and the operator start it; it is of little use by hand.
 
 use std::{
+    io::IsTerminal,
     net::SocketAddr,
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
     }
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_env_filter(EnvFilter::try_from_env("LEM_LOG").unwrap_or_else(|_| EnvFilter::new("warn")))
         .init();
     let outcome = match arguments.command {

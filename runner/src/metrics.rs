@@ -66,9 +66,9 @@ pub struct LiveRequests {
     /// Requests completed.
     pub requests: Counter,
     /// Sequences in the engine.
-    pub batch_rows: Gauge,
+    pub batch_rows: Gauge<u64, AtomicU64>,
     /// Tokens of those sequences in the key-value cache.
-    pub kv_cache_tokens: Gauge,
+    pub kv_cache_tokens: Gauge<u64, AtomicU64>,
 }
 
 /// What a runner shows while it runs. Clones show the same.
@@ -235,7 +235,7 @@ impl LiveMetrics {
                     "/metrics" => exposition(registry.get()),
                     _ => (404, "there is /metrics\n".to_owned()),
                 };
-                let scraped = status == 200;
+                let complete = status == 200;
                 let mut response = tiny_http::Response::from_string(body).with_status_code(status);
                 if let Ok(header) = tiny_http::Header::from_bytes(
                     "Content-Type",
@@ -244,7 +244,7 @@ impl LiveMetrics {
                     response.add_header(header);
                 }
                 // A scraper that hung up is not this process's concern.
-                if request.respond(response).is_ok() && scraped {
+                if request.respond(response).is_ok() && complete {
                     scrapes.answered(Instant::now());
                 }
             }

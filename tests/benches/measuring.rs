@@ -206,14 +206,14 @@ impl Bench {
             }),
         );
         let environment = [("LEM_METRICS_ADDRESS", Path::new(METRICS_ADDRESS))];
-        let mut scrapes = 0;
+        let mut answered = 0;
         let ratios = alternating(|with| {
             let scraper = with.then(Scraper::start);
             let run = self.run_spec(&manifest, &environment);
-            scrapes += scraper.map_or(0, Scraper::stop);
+            answered += scraper.map_or(0, Scraper::stop);
             run
         })?;
-        println!("  {scrapes} scrapes were answered:");
+        println!("  {answered} scrapes were answered:");
         report(
             figures,
             "throughput scraped every second ÷ not scraped",

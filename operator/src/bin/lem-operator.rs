@@ -107,7 +107,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         leadership,
         health.clone(),
         shutdown,
-        &api,
+        api,
         |registry| {
             served = server::serve(arguments.address, registry, health);
             match &served {

@@ -123,8 +123,8 @@ pub(super) fn execute(
             }
         }
         live.batch_rows
-            .set((arrived - waiting.len() - observed.end_to_end.len()) as i64);
-        live.kv_cache_tokens.set(cached as i64);
+            .set((arrived - waiting.len() - observed.end_to_end.len()) as u64);
+        live.kv_cache_tokens.set(cached);
     }
     Ok(observed)
 }

@@ -110,7 +110,7 @@ fn live(config: &Config, namespace: &str, script: &Arc<Script>) -> Life {
         Leadership::always(),
         Health::default(),
         std::future::pending(),
-        &ApiMetrics::default(),
+        ApiMetrics::default(),
         move |made| *kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(made),
     ));
     Life { registry, task }

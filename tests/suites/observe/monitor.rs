@@ -1,4 +1,4 @@
-//! A ServiceMonitor or PodMonitor as a scrape configuration, as the Prometheus operator writes it. Pure.
+//! A `ServiceMonitor` or `PodMonitor` as a scrape configuration, as the Prometheus operator writes it. Pure.
 
 use serde_json::{Value, json};
 

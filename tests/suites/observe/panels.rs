@@ -18,7 +18,7 @@ struct Source {
     expressions: Vec<String>,
 }
 
-/// The dashboards as the rendered ConfigMaps hold them.
+/// The dashboards as the rendered `ConfigMaps` hold them.
 fn sources() -> Vec<Source> {
     let mut found = Vec::new();
     for map in rendered().iter().filter(|object| object["kind"] == "ConfigMap") {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, atomic::AtomicI64},
+    sync::{Arc, Mutex, PoisonError, atomic::AtomicU64},
     time::{Duration, Instant},
 };
 
@@ -39,7 +39,7 @@ pub struct ControllerMetrics {
     seconds: Histogram,
     in_progress: Gauge,
     waiting: Arc<Mutex<HashMap<Key, Instant>>>,
-    depth: Gauge<i64, AtomicI64>,
+    depth: Gauge<u64, AtomicU64>,
     queued: Histogram,
     trials: Family<VerdictLabels, Counter>,
     phases: Family<PhaseLabels, Histogram, fn() -> Histogram>,
@@ -73,7 +73,7 @@ impl ControllerMetrics {
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.to_owned(), name.to_owned());
         waiting.entry(key).or_insert_with(Instant::now);
-        self.depth.set(waiting.len() as i64);
+        self.depth.set(waiting.len() as u64);
     }
 
     /// A reconciliation begins.
@@ -83,7 +83,7 @@ impl ControllerMetrics {
         if let Some(since) = waiting.remove(&(namespace.to_owned(), name.to_owned())) {
             self.queued.observe(since.elapsed().as_secs_f64());
         }
-        self.depth.set(waiting.len() as i64);
+        self.depth.set(waiting.len() as u64);
     }
 
     /// It is over.
@@ -116,6 +116,12 @@ impl ControllerMetrics {
     }
 
     pub(super) fn register(&self, registry: &mut Registry) {
+        // From zero on, so that the first trial is an increase.
+        for (verdict, _) in VerdictCounts::default().each() {
+            drop(self.trials.get_or_create(&VerdictLabels {
+                verdict: verdict.into(),
+            }));
+        }
         registry.register(
             "operator_reconciliations",
             "Reconciliations",

@@ -29,10 +29,18 @@ struct Found {
     outliers: Vec<(String, f64)>,
 }
 
-/// What was found of experiments, by UID, with the version that it was found in.
+/// What was found of one experiment.
+#[derive(Debug, Clone)]
+struct Known {
+    /// Version of the experiment that it was found in.
+    version: String,
+    found: Arc<Vec<Found>>,
+}
+
+/// What was found of experiments, by UID.
 #[derive(Debug, Default)]
 pub(super) struct Outliers {
-    by_experiment: Mutex<HashMap<String, (String, Arc<Vec<Found>>)>>,
+    by_experiment: Mutex<HashMap<String, Known>>,
 }
 
 impl Outliers {
@@ -72,10 +80,13 @@ impl Outliers {
                 continue;
             };
             let version = experiment.resource_version().unwrap_or_default();
-            let known = by_experiment.remove(&uid).filter(|(of, _)| *of == version);
-            let (_, of_this) = known.unwrap_or_else(|| (version.clone(), Arc::new(find(experiment, runners))));
-            found.push(Arc::clone(&of_this));
-            kept.insert(uid, (version, of_this));
+            let known = by_experiment.remove(&uid).filter(|known| known.version == version);
+            let known = known.unwrap_or_else(|| Known {
+                version,
+                found: Arc::new(find(experiment, runners)),
+            });
+            found.push(Arc::clone(&known.found));
+            kept.insert(uid, known);
         }
         *by_experiment = kept;
         found

@@ -84,22 +84,29 @@ const PUBLISHED: &[Published] = &[
     in_unit("mbu", "mbu", "ratio", 1.0),
 ];
 
-/// Metrics that there are once per domain.
-const BY_DOMAIN: [(&str, &str, [(&str, &str); 3]); 2] = [
-    (
-        "energy",
-        "joules",
-        [
+/// A metric that there is once per domain.
+struct ByDomain {
+    name: &'static str,
+    unit: &'static str,
+    /// Label and metric of METHODOLOGY.
+    domains: [(&'static str, &'static str); 3],
+}
+
+const BY_DOMAIN: [ByDomain; 2] = [
+    ByDomain {
+        name: "energy",
+        unit: "joules",
+        domains: [
             ("gpu", "gpu_energy_j"),
             ("cpu", "cpu_energy_j"),
             ("dram", "dram_energy_j"),
         ],
-    ),
-    (
-        "power",
-        "watts",
-        [("gpu", "gpu_power_w"), ("cpu", "cpu_power_w"), ("dram", "dram_power_w")],
-    ),
+    },
+    ByDomain {
+        name: "power",
+        unit: "watts",
+        domains: [("gpu", "gpu_power_w"), ("cpu", "cpu_power_w"), ("dram", "dram_power_w")],
+    },
 ];
 
 /// Mean over cycles, and the bounds of its 95 % interval: suffix, words, value.
@@ -129,7 +136,7 @@ pub(super) fn encode(encoder: &mut DescriptorEncoder<'_>, experiments: &[&Effici
             family(encoder, name, published.unit, suffix, &help, series)?;
         }
     }
-    for (name, unit, domains) in BY_DOMAIN {
+    for ByDomain { name, unit, domains } in BY_DOMAIN {
         for (suffix, statistic, of) in STATISTICS {
             let series = points.iter().flat_map(|row| {
                 domains.iter().filter_map(move |(domain, metric)| {
