@@ -62,10 +62,10 @@ cluster-down: ## end that cluster and every one that was left behind
 .PHONY: cluster-suite faults-suite
 cluster-suite: $(MODEL)
 	@if [ -z "$${LEM_TEST_KUBECONFIG:-}" ] && ! { [ "$$(id -u)" = 0 ] && command -v go >/dev/null && unshare --net true; }; then \
-		echo "SKIPPED: the cluster suite needs root and Go, or LEM_TEST_KUBECONFIG"; exit 0; \
+		echo "SKIPPED: the suites cluster, chart and observe need root and Go, or LEM_TEST_KUBECONFIG"; exit 0; \
 	fi; \
 	cargo build --workspace && cargo test -p lem-tests --test cluster -- --ignored && \
-	{ [ -n "$${LEM_TEST_KUBECONFIG:-}" ] || cargo test -p lem-tests --test chart -- --ignored; }
+	{ [ -n "$${LEM_TEST_KUBECONFIG:-}" ] || cargo test -p lem-tests --test docs --test chart --test observe -- --ignored; }
 
 # They kill parts of clusters of their own.
 faults-suite:
@@ -73,7 +73,7 @@ faults-suite:
 	cargo test -p lem-test-cluster --test harness -- --ignored
 	cargo test -p lem-tests --test faults -- --ignored
 
-test-cluster: cluster-suite ## run all suites that need a cluster (about 25 minutes)
+test-cluster: cluster-suite ## run all suites that need a cluster (about 40 minutes)
 	@[ -n "$${LEM_TEST_KUBECONFIG:-}" ] || $(MAKE) faults-suite
 
 generate: ## write the generated files again

@@ -26,6 +26,7 @@ fn copy(folder: &Path) -> std::path::PathBuf {
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn rules_and_dashboards_are_rendered_as_they_are_written() {
     let folder = tempfile::tempdir().unwrap();
     let set = "monitoring.rules.enabled=true,monitoring.dashboards.enabled=true,monitoring.labels.release=stack";
@@ -42,6 +43,7 @@ fn rules_and_dashboards_are_rendered_as_they_are_written() {
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn every_rule_and_dashboard_of_the_chart_is_rendered_once() {
     let set = "monitoring.rules.enabled=true,monitoring.dashboards.enabled=true";
     let all = objects(&printed(&template(&chart("lem"), &["--set", set])));

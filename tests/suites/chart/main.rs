@@ -1,7 +1,7 @@
 //! The Helm charts: what they render, what they refuse, and what they install.
 //!
-//! Rendering needs Helm and kubeconform, which the test cluster's cache has, and no cluster. The tests of `install` and
-//! `privilege` install the charts on real clusters; they are ignored unless asked for, because they need root:
+//! Rendering needs Helm and kubeconform, which are among the programs of the test cluster, and no cluster. The tests of
+//! `install` and `privilege` install the charts on real clusters and need root. Both are ignored unless asked for:
 //! `make test-cluster`. They kill and audit what they start, so `LEM_TEST_KUBECONFIG` must not be set.
 
 #![expect(
@@ -10,6 +10,7 @@
     reason = "the functions around the tests fail the test as the tests do"
 )]
 
+mod agent;
 mod conform;
 #[path = "../cluster/experiment.rs"]
 mod experiment;

@@ -7,6 +7,7 @@ use std::{fs, path::Path};
 use crate::helm::{chart, template};
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn wrong_values_are_refused_by_the_path_and_the_reason() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/rejected-values");
     let mut files = 0;

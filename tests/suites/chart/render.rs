@@ -7,6 +7,7 @@ use serde_yaml::Value;
 use crate::helm::{self, CASES, chart, helm, identity, objects, printed, rendered, template};
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn the_charts_have_nothing_that_helm_objects_to() {
     for name in lem_tests::chart::CHARTS {
         let output = helm([
@@ -31,26 +32,31 @@ fn without_files(objects: Vec<Value>) -> String {
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn the_default_release_is_as_reviewed() {
     insta::assert_snapshot!(without_files(rendered("default")));
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn a_hardened_release_is_as_reviewed() {
     insta::assert_snapshot!(without_files(rendered("hardened")));
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn a_release_of_one_namespace_is_as_reviewed() {
     insta::assert_snapshot!(without_files(rendered("namespaced")));
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn a_release_with_everything_on_is_as_reviewed() {
     insta::assert_snapshot!(without_files(rendered("everything")));
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn the_roles_of_users_are_as_reviewed() {
     let all = objects(&printed(&template(&chart("lem-crds"), &[])));
     let roles = all.into_iter().filter(|object| object["kind"] == "ClusterRole");
@@ -58,6 +64,7 @@ fn the_roles_of_users_are_as_reviewed() {
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn monitoring_comes_with_its_definitions_or_when_it_is_forced() {
     let kinds = |more: &[&str]| -> BTreeSet<String> {
         let all = objects(&printed(&template(&chart("lem"), more)));
@@ -108,6 +115,7 @@ fn identities(release: &str, namespace: &str, watched: &str) -> BTreeSet<(String
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn two_releases_have_no_object_in_common() {
     let one = identities("lem", "system-a", "team-a");
     for (other, pair) in [
@@ -127,6 +135,7 @@ fn two_releases_have_no_object_in_common() {
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn a_release_of_one_namespace_needs_no_right_on_the_cluster() {
     for object in rendered("namespaced") {
         let (kind, namespace, name) = identity(&object);
@@ -135,6 +144,7 @@ fn a_release_of_one_namespace_needs_no_right_on_the_cluster() {
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn a_release_whose_name_is_long_still_has_names_that_kubernetes_takes() {
     let release = "a".repeat(53);
     for (kind, _, name) in identities(&release, &"n".repeat(63), "w") {
@@ -148,6 +158,7 @@ fn a_release_whose_name_is_long_still_has_names_that_kubernetes_takes() {
 }
 
 #[test]
+#[ignore = "needs Helm, which is among the programs of the test cluster"]
 fn pods_of_every_case_say_what_pod_security_restricted_asks_for() {
     for case in CASES {
         let all = rendered(case);

@@ -79,11 +79,13 @@ fn promtool(arguments: &[&str], folder: &str) {
 }
 
 #[test]
+#[ignore = "needs promtool, which is among the programs of the test cluster"]
 fn prometheus_takes_the_rules() {
     promtool(&["check", "rules", "--lint-fatal"], "charts/lem/rules");
 }
 
 #[test]
+#[ignore = "needs promtool, which is among the programs of the test cluster"]
 fn the_rules_do_what_their_cases_say() {
     promtool(&["test", "rules"], "tests/fixtures/rules");
 }

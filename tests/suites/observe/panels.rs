@@ -153,3 +153,21 @@ async fn the_wasteful_node_raises_its_alert_and_nothing_says_that_the_operator_i
     assert!(alerts.contains("LemNodeOutlier"), "{alerts:?}");
     assert!(!alerts.contains("LemOperatorDown"), "{alerts:?}");
 }
+
+#[tokio::test]
+#[ignore = "needs root and the cluster's programs"]
+async fn every_name_that_is_exposed_is_documented() {
+    let scene = scene().await;
+    let page = std::fs::read_to_string(repository().join("docs/prometheus.md")).unwrap();
+    let all = r#"count by (__name__) (last_over_time({__name__=~"lem_.+"}[1h]))"#;
+    let found = scene.prometheus.query(all);
+    assert!(found.len() > 80, "{}", found.len());
+    let documented = |name: &str| {
+        let family = ["", "_lower", "_upper", "_bucket", "_sum", "_count"].map(|suffix| name.strip_suffix(suffix));
+        let mut families = family.into_iter().flatten();
+        families.any(|family| page.contains(&format!("`{family}`")) || page.contains(&format!("`{family}{{")))
+    };
+    let names = found.iter().map(|series| series.metric["__name__"].as_str());
+    let missing: Vec<&str> = names.filter(|name| !documented(name)).collect();
+    assert!(missing.is_empty(), "not in docs/prometheus.md: {missing:?}");
+}
