@@ -176,11 +176,11 @@ fn each_process_serves_live_counters_on_its_own_port() {
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
         let line = answer
             .lines()
-            .find(|line| line.starts_with("lem_runner_output_tokens_total "))
+            .find(|line| line.starts_with("lem_runner_output_tokens_total{experiment="))
             .unwrap();
         // At least the first window: 1500 requests of 8 tokens.
         assert!(
-            line.split(' ').nth(1).unwrap().parse::<f64>().unwrap() >= 12_000.0,
+            line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() >= 12_000.0,
             "{line}"
         );
         assert!(answer.trim_end().ends_with("# EOF"), "{answer}");

@@ -1,14 +1,11 @@
 //! Figures in Prometheus against those in the cluster's objects.
 
 use kube::api::DeleteParams;
-use lem_crds::{
-    EfficiencyExperiment,
-    runner::{Domain, WindowRecord},
-};
+use lem_crds::{EfficiencyExperiment, runner::Domain};
 
 use crate::{
     experiment,
-    scene::{Scene, WASTEFUL, scene},
+    scene::{WASTEFUL, scene},
 };
 
 fn near(found: f64, expected: f64, relative: f64, what: &str) {
@@ -18,17 +15,11 @@ fn near(found: f64, expected: f64, relative: f64, what: &str) {
     );
 }
 
-async fn windows(scene: &Scene) -> Vec<WindowRecord> {
-    let runners = scene.world.runners("after").await;
-    let reported = runners.into_iter().filter_map(|runner| runner.status);
-    reported.flat_map(|status| status.windows).collect()
-}
-
 #[tokio::test]
 #[ignore = "needs root and the cluster's programs"]
 async fn every_window_of_every_pod_is_in_the_live_counters_although_the_pods_are_gone() {
     let scene = scene().await;
-    let windows = windows(scene).await;
+    let windows = &scene.windows;
     let energy = windows.iter().flat_map(|window| &window.energy);
     let gpu: f64 = energy
         .filter(|reading| reading.counter.domain == Domain::Gpu)

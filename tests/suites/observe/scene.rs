@@ -1,7 +1,7 @@
 //! What the tests look at: a cluster with the operator from the chart, a Prometheus, and two finished experiments.
 
 use jiff::Timestamp;
-use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus};
+use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, runner::WindowRecord};
 use lem_fake_nvml::{Board, Waveform};
 use lem_test_cluster::{Cluster, NodeOptions, Options};
 use serde_json::{Value, json};
@@ -24,12 +24,15 @@ pub(crate) const CYCLES: u32 = 2;
 /// The scene of all tests.
 pub(crate) struct Scene {
     pub(crate) cluster: &'static Cluster,
-    pub(crate) world: World,
     pub(crate) prometheus: Prometheus,
     /// When Prometheus began.
     pub(crate) since: Timestamp,
     /// Of the experiment `after`.
     pub(crate) status: EfficiencyExperimentStatus,
+    /// Of the same: what its processes reported.
+    pub(crate) windows: Vec<WindowRecord>,
+    /// Collects what there is if the scene cannot be set up.
+    _world: World,
 }
 
 /// The scene, set up once.
@@ -59,12 +62,15 @@ async fn set_up() -> Scene {
     after.metadata.annotations = Some([baseline].into());
     world.apply(&after).await;
     let status = world.ended("after").await;
+    let runners = world.runners("after").await;
+    let reported = runners.into_iter().filter_map(|runner| runner.status);
     Scene {
         cluster,
-        world,
         prometheus,
         since,
         status,
+        windows: reported.flat_map(|status| status.windows).collect(),
+        _world: world,
     }
 }
 
