@@ -110,6 +110,16 @@ pub async fn run(
     .graceful_shutdown_on(shutdown);
 
     let experiments = controller.store();
+    // Also where there is nothing to reconcile.
+    let (leading, held) = (metrics.leading.clone(), WatchStream::new(leadership.changes()));
+    let show_leadership = async move {
+        held.for_each(|held| {
+            leading.set(i64::from(held));
+            future::ready(())
+        })
+        .await;
+        future::pending::<()>().await;
+    };
     serve(metrics::registry(
         &metrics,
         &api,
@@ -161,5 +171,6 @@ pub async fn run(
         () = follow_jobs => {}
         () = follow_pods => {}
         () = ready => {}
+        () = show_leadership => {}
     }
 }

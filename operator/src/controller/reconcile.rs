@@ -55,7 +55,6 @@ pub(super) struct Context {
 #[tracing::instrument(skip_all, fields(namespace = guarded.namespace(), experiment = guarded.name_any()))]
 pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let begin = Instant::now();
-    context.metrics.leading.set(i64::from(context.leadership.is_held()));
     let experiment = match &guarded.0 {
         Ok(experiment) => experiment,
         Err(error) => {

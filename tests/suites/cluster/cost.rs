@@ -22,9 +22,16 @@ async fn writes(world: &World, name: &str, cycles: u32) -> Vec<Request> {
     let names = world
         .eventually("the last report of each process", || async {
             let mut runners = world.runners(name).await;
-            let phase = |runner: &Runner| runner.status.as_ref().map(|status| status.phase);
-            let seen: Vec<_> = runners.iter().map(phase).collect();
-            runners.retain(|runner| phase(runner) == Some(RunnerPhase::Finished));
+            let state = |runner: &Runner| {
+                let status = runner.status.as_ref()?;
+                Some((status.phase, status.windows.len()))
+            };
+            let seen: Vec<_> = runners.iter().map(state).collect();
+            // One of the set that stepped back may have finished too, without a window.
+            let measured = |runner: &Runner| state(runner).is_some_and(|(_, windows)| windows > 0);
+            runners.retain(|runner| {
+                measured(runner) && state(runner).map(|(phase, _)| phase) == Some(RunnerPhase::Finished)
+            });
             let finished: Vec<String> = runners.iter().map(ResourceExt::name_any).collect();
             (finished.len() == PROCESSES as usize)
                 .then_some(finished)

@@ -54,6 +54,9 @@ async fn set_up() -> Scene {
     until_ready(cluster).await;
     let since = Timestamp::now();
     let prometheus = Prometheus::start(cluster, &rendered()).await;
+    // Also while there is nothing to do: the alert for a missing leader rests on it.
+    let leader = "sum(lem_operator_leading) == 1";
+    prometheus.until(leader, |found| !found.is_empty()).await;
     let world = World::on(cluster, "observe").await;
     world.apply(&measured("before")).await;
     world.ended("before").await;
