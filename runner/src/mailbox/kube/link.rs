@@ -97,9 +97,14 @@ impl Link {
             reason = listener::listen(listener, runner, self.silence.clone()) => reason,
             reason = reporter::report(reporter, self.reports, self.silence) => reason,
         };
-        fence(&self.delivered, &reason);
+        if reason != ENDED {
+            fence(&self.delivered, &reason);
+        }
     }
 }
+
+/// Why a link ends whose process has nothing more to say.
+pub(super) const ENDED: &str = "the measuring thread is gone";
 
 fn fence(delivered: &Delivered, reason: &str) {
     tracing::warn!(reason, "this pod has lost its Runner");

@@ -17,7 +17,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Received, link::REQUEST_BOUND, retry::Backoff};
+use super::{
+    Received,
+    link::{ENDED, REQUEST_BOUND},
+    retry::Backoff,
+};
 
 /// Seconds after which the API server ends a watch, so that a connection that died unnoticed costs no more.
 const WATCH_SECONDS: u32 = 290;
@@ -54,7 +58,7 @@ pub(super) async fn listen(listener: Listener, first: Runner, mut silence: watch
     }
     loop {
         if silence.wait_for(|silent| !silent).await.is_err() {
-            return "the measuring thread is gone".to_owned();
+            return ENDED.to_owned();
         }
         let begin = Instant::now();
         let heard = tokio::select! {
@@ -140,7 +144,7 @@ impl Conversation {
                 .send(Received::Spec(Box::new(runner.spec)))
                 .is_err()
             {
-                return ControlFlow::Break("the measuring thread is gone".to_owned());
+                return ControlFlow::Break(ENDED.to_owned());
             }
         }
         ControlFlow::Continue(())

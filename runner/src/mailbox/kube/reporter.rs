@@ -13,7 +13,12 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{Delivered, Outgoing, claim::Claim, link::REQUEST_BOUND, retry::Backoff};
+use super::{
+    Delivered, Outgoing,
+    claim::Claim,
+    link::{ENDED, REQUEST_BOUND},
+    retry::Backoff,
+};
 
 /// A report that only says how far the process is may wait so long for one that says more: it saves writes.
 const PHASE_ONLY_DELAY: Duration = Duration::from_secs(10);
@@ -46,7 +51,7 @@ pub(super) async fn report(
         tokio::select! {
             changed = reports.changed() => {
                 if changed.is_err() {
-                    return "the measuring thread is gone".to_owned();
+                    return ENDED.to_owned();
                 }
             }
             () = sleep(HEARTBEAT) => {

@@ -253,7 +253,9 @@ fn taints(nodes: &[&Node]) -> Option<Finding> {
 fn agent(nodes: &[&Node], is_used: bool) -> Finding {
     let check = "node agent";
     let without: Vec<&Node> = nodes.iter().copied().filter(|node| amount(node, SLOT) == 0).collect();
-    let install = "helm upgrade lem charts/lem -n lem-system --reuse-values --set agent.enabled=true";
+    // In a namespace of its own: the release's may enforce Pod Security.
+    let install = "helm upgrade lem charts/lem -n lem-system --reuse-values --set agent.enabled=true \
+                   --set agent.namespace.name=lem-agent --set agent.namespace.create=true";
     if without.is_empty() && !nodes.is_empty() {
         return Finding::ok(
             check,
