@@ -5,8 +5,8 @@
 //! often gives nothing more, and pods see the socket only if they hold one of the agent's resources. What remains is the
 //! mean power over a tenth of a second, which says when the node is busy and too little about instructions and data.
 //!
-//! [`counters`] is the pure part: cumulative values that never go back. [`reader`] reads, [`server`] answers on a Unix
-//! socket what [`lem_crds::agent`] describes, and [`plugin`] has the kubelet give that socket to pods.
+//! `counters` is the pure part: cumulative values that never go back. `reader` reads, `server` answers on a Unix
+//! socket what [`lem_crds::agent`] describes, and `plugin` has the kubelet give that socket to pods.
 
 mod counters;
 mod plugin;

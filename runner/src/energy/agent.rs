@@ -1,6 +1,6 @@
 //! CPU and memory energy through the node's energy agent, for processes that may not read the powercap tree.
 //!
-//! The agent reads at its own pace, so a window's edge lies between two readings: [`edge`] says what is known there. At
+//! The agent reads at its own pace, so a window's edge lies between two readings: `edge` says what is known there. At
 //! the start edge nothing is asked, because the agent keeps what it has read.
 
 mod client;
