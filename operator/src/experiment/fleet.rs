@@ -27,11 +27,11 @@ pub fn fleet_members(spec: &EfficiencyExperimentSpec, point: &Point, records: &[
     }
     by_node
         .into_iter()
-        .filter_map(|(node, records)| member(spec, point, node, &records))
+        .filter_map(|(node, records)| member(spec, point, node, records))
         .collect()
 }
 
-fn member(spec: &EfficiencyExperimentSpec, point: &Point, node: &str, records: &[Record]) -> Option<FleetMember> {
+fn member(spec: &EfficiencyExperimentSpec, point: &Point, node: &str, records: Vec<Record>) -> Option<FleetMember> {
     let (spec, records) = &alone(spec, records);
     let windows = || records.iter().flat_map(|record| &record.status.windows);
     let of_point = windows().filter(|window| window.trial.plan_sha256 == point.plan_sha256);
@@ -70,16 +70,14 @@ fn member(spec: &EfficiencyExperimentSpec, point: &Point, node: &str, records: &
 }
 
 /// The node's processes as if there were no others: a set that is not complete has no figures.
-fn alone(spec: &EfficiencyExperimentSpec, records: &[Record]) -> (EfficiencyExperimentSpec, Vec<Record>) {
+fn alone(spec: &EfficiencyExperimentSpec, mut records: Vec<Record>) -> (EfficiencyExperimentSpec, Vec<Record>) {
     let processes: BTreeSet<u32> = records.iter().map(|record| record.process).collect();
-    let place = |process| processes.iter().position(|one| *one == process).unwrap_or_default() as u32;
-    let renumber = |record: &Record| Record {
-        process: place(record.process),
-        status: record.status.clone(),
-    };
+    for record in &mut records {
+        record.process = processes.range(..record.process).count() as u32;
+    }
     let mut spec = spec.clone();
     spec.processes.count = processes.len() as u32;
-    (spec, records.iter().map(renumber).collect())
+    (spec, records)
 }
 
 /// What the node's devices showed in one trial, each once.

@@ -2,11 +2,11 @@
 
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Namespace, Pod, ServiceAccount},
+    core::v1::{Pod, ServiceAccount},
     rbac::v1::{Role, RoleBinding},
 };
 use kube::{
-    Api, ResourceExt,
+    ResourceExt,
     api::{DeleteParams, ListParams},
 };
 use lem_crds::{EfficiencyExperiment, Runner, status::ExperimentPhase};
@@ -62,14 +62,7 @@ async fn a_deleted_namespace_goes_with_the_experiment_that_runs_in_it() {
     world.apply(&tiny("doomed", 2, 50)).await;
     measuring(&world, "doomed").await;
     world.delete_namespace().await;
-    let namespaces = Api::<Namespace>::all(world.client.clone());
-    world
-        .eventually("the end of the namespace", || async {
-            let found = namespaces.get_opt(&world.namespace).await;
-            let found = found.map_err(|error| error.to_string())?;
-            found.map_or(Ok(()), |namespace| Err(format!("{:?}", namespace.status)))
-        })
-        .await;
+    world.until_namespace_is_gone().await;
 }
 
 #[tokio::test]

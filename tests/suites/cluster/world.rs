@@ -150,6 +150,17 @@ impl World {
             .await
             .unwrap();
     }
+
+    /// Waits until nothing of the test's namespace is left.
+    pub(crate) async fn until_namespace_is_gone(&self) {
+        let namespaces = Api::<Namespace>::all(self.client.clone());
+        self.eventually("the end of the namespace", || async {
+            let found = namespaces.get_opt(&self.namespace).await;
+            let found = found.map_err(|error| error.to_string())?;
+            found.map_or(Ok(()), |namespace| Err(format!("{:?}", namespace.status)))
+        })
+        .await;
+    }
 }
 
 /// A condition of a status.

@@ -2,11 +2,8 @@
 
 use std::{collections::BTreeSet, fs};
 
-use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
-use kube::{
-    Api,
-    api::{DeleteParams, Patch, PatchParams},
-};
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use lem_crds::{EfficiencyExperiment, Runner, status::ExperimentPhase};
 use lem_test_cluster::{AuditLog, Request};
 use serde_json::json;
@@ -150,14 +147,7 @@ async fn deleted_namespace(world: &World) {
     world.apply(&tiny("doomed", 2, 50)).await;
     measuring(world, "doomed").await;
     world.delete_namespace().await;
-    let namespaces = Api::<Namespace>::all(world.client.clone());
-    world
-        .eventually("the end of the namespace", || async {
-            let found = namespaces.get_opt(&world.namespace).await;
-            let found = found.map_err(|error| error.to_string())?;
-            found.map_or(Ok(()), |namespace| Err(format!("{:?}", namespace.status)))
-        })
-        .await;
+    world.until_namespace_is_gone().await;
 }
 
 /// Pods that the namespace does not admit: only events say why.
