@@ -4,10 +4,9 @@
 //! [`Engine`]. The caller submits sequences while [`Engine::free_sequences`] says there is room, and calls
 //! [`Engine::step`] until it reports [`StepKind::Idle`].
 
-pub mod architecture;
+pub use lem_engine::{architecture, header};
 pub mod candle;
 mod error;
-pub mod header;
 pub mod source;
 pub mod threads;
 mod tokenizer;

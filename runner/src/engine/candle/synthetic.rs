@@ -84,5 +84,6 @@ pub(super) fn record(expected: ExpectedTensor, block: Option<WeightType>, elemen
         shape: expected.shape,
         element_type: element_type.to_owned(),
         bytes,
+        offset: 0,
     }
 }

@@ -7,8 +7,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::*;
-use crate::engine::TextTokenizer;
-use crate::engine::architecture::Architecture;
+use crate::architecture::Architecture;
 
 /// A small GGUF file with every kind of metadata that the loader reads.
 fn small_file() -> Vec<u8> {
@@ -137,9 +136,8 @@ fn mutated_headers_never_panic_and_what_passes_can_be_parsed_by_everything_after
         }
         let Ok(header) = check(&mutated) else { continue };
         accepted += 1;
-        // Neither may panic; an error is fine.
+        // It may not panic; an error is fine.
         let _ = Architecture::from_gguf(&header);
-        let _ = TextTokenizer::from_gguf(&header, "mutated");
         let mut reader = Cursor::new(&mutated);
         let contents = Content::read(&mut reader).unwrap();
         for name in contents.tensor_infos.keys() {

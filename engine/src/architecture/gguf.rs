@@ -1,7 +1,7 @@
 //! Reads the architecture from GGUF metadata.
 
 use super::{Architecture, ArchitectureError, Family, GemmaParameters, SlidingWindow};
-use crate::engine::header::GgufHeader;
+use crate::header::GgufHeader;
 
 /// Architectures that candle runs from GGUF, by their name in `general.architecture`.
 const SUPPORTED: [(&str, Family); 5] = [

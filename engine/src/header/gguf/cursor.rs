@@ -3,7 +3,7 @@
 use std::io::Read;
 
 use super::{GgufTensorType, MetadataValue};
-use crate::engine::header::{HeaderError, TensorRecord};
+use crate::header::{HeaderError, TensorRecord};
 
 /// Bytes of one string; chat templates reach some ten thousand.
 const MAXIMUM_STRING: u64 = 1 << 24;
@@ -157,7 +157,7 @@ impl<'reader, R: Read> Cursor<'reader, R> {
         })
     }
 
-    pub(super) fn tensor(&mut self, index: u64) -> Result<(TensorRecord, u64), HeaderError> {
+    pub(super) fn tensor(&mut self, index: u64) -> Result<TensorRecord, HeaderError> {
         let name = self.string(&format!("the name of tensor {index}"))?;
         let invalid = |what: &str| HeaderError::Invalid {
             what: format!("tensor {name:?} {what}"),
@@ -194,14 +194,12 @@ impl<'reader, R: Read> Cursor<'reader, R> {
         let offset = self.u64(&name)?;
         // The file names the innermost extent first.
         let shape = shape.iter().rev().map(|&extent| extent as usize).collect();
-        Ok((
-            TensorRecord {
-                name,
-                shape,
-                element_type: element_type.name.to_owned(),
-                bytes,
-            },
+        Ok(TensorRecord {
+            name,
+            shape,
+            element_type: element_type.name.to_owned(),
+            bytes,
             offset,
-        ))
+        })
     }
 }

@@ -56,7 +56,7 @@ pub fn validate_safetensors<R: Read + Seek>(reader: &mut R, length: u64) -> Resu
     let entries: BTreeMap<String, Entry> =
         serde_json::from_slice(&json).map_err(|source| HeaderError::Json { source })?;
     let data_offset = 8 + header_length;
-    let mut places = Vec::new();
+    let mut tensors = Vec::new();
     for (name, entry) in entries {
         match entry {
             Entry::Metadata(_) if name == "__metadata__" => {}
@@ -70,16 +70,15 @@ pub fn validate_safetensors<R: Read + Seek>(reader: &mut R, length: u64) -> Resu
                 shape,
                 data_offsets,
             } => {
-                places.push((data_offsets[0], record(name, dtype, &shape, data_offsets)?));
+                tensors.push(record(name, dtype, &shape, data_offsets)?);
             }
         }
     }
-    places.sort_by(|(left, left_record), (right, right_record)| {
-        (left, left_record.bytes).cmp(&(right, right_record.bytes))
-    });
+    tensors.sort_by_key(|tensor| (tensor.offset, tensor.bytes));
     let mut expected = 0;
-    for (start, tensor) in &places {
-        if *start != expected {
+    for tensor in &mut tensors {
+        let start = tensor.offset;
+        if start != expected {
             let name = &tensor.name;
             let what = format!("tensor {name:?} begins at data byte {start}, the one before it ends at {expected}");
             return Err(HeaderError::Invalid { what });
@@ -98,6 +97,8 @@ pub fn validate_safetensors<R: Read + Seek>(reader: &mut R, length: u64) -> Resu
                 length,
             });
         }
+        // The file counts from the beginning of the data.
+        tensor.offset = data_offset + start;
     }
     if data_offset + expected != length {
         let end = data_offset + expected;
@@ -105,9 +106,7 @@ pub fn validate_safetensors<R: Read + Seek>(reader: &mut R, length: u64) -> Resu
             what: format!("the file has {length} bytes, its tensors end at {end}"),
         });
     }
-    Ok(SafetensorsHeader {
-        tensors: places.into_iter().map(|(_, tensor)| tensor).collect(),
-    })
+    Ok(SafetensorsHeader { tensors })
 }
 
 fn record(name: String, dtype: String, shape: &[u64], [start, end]: [u64; 2]) -> Result<TensorRecord, HeaderError> {
@@ -133,6 +132,7 @@ fn record(name: String, dtype: String, shape: &[u64], [start, end]: [u64; 2]) ->
         shape,
         element_type: dtype,
         bytes: end - start,
+        offset: start,
     })
 }
 

@@ -174,20 +174,21 @@ pub fn validate_gguf<R: Read + Seek>(reader: &mut R, length: u64) -> Result<Gguf
             });
         }
     };
-    let mut places = Vec::new();
+    let mut tensors = Vec::new();
     let mut names = BTreeSet::new();
     for index in 0..tensor_count {
-        let place = header.tensor(index)?;
-        if !names.insert(place.0.name.clone()) {
+        let tensor = header.tensor(index)?;
+        if !names.insert(tensor.name.clone()) {
             return Err(HeaderError::Invalid {
-                what: format!("tensor {:?} occurs twice", place.0.name),
+                what: format!("tensor {:?} occurs twice", tensor.name),
             });
         }
-        places.push(place);
+        tensors.push(tensor);
     }
     let data_offset = header.position.next_multiple_of(alignment);
-    for (tensor, offset) in &places {
-        let start = data_offset.checked_add(*offset);
+    for tensor in &mut tensors {
+        // The file counts from the beginning of the data.
+        let start = data_offset.checked_add(tensor.offset);
         let end = start.and_then(|start| start.checked_add(tensor.bytes));
         match (start, end) {
             (Some(start), Some(_)) if !start.is_multiple_of(alignment) => {
@@ -198,7 +199,7 @@ pub fn validate_gguf<R: Read + Seek>(reader: &mut R, length: u64) -> Result<Gguf
                     ),
                 });
             }
-            (Some(_), Some(end)) if end <= length => {}
+            (Some(start), Some(end)) if end <= length => tensor.offset = start,
             _ => {
                 return Err(HeaderError::OutOfFile {
                     name: tensor.name.clone(),
@@ -209,7 +210,6 @@ pub fn validate_gguf<R: Read + Seek>(reader: &mut R, length: u64) -> Result<Gguf
             }
         }
     }
-    let tensors = places.into_iter().map(|(tensor, _)| tensor).collect();
     Ok(GgufHeader {
         version,
         metadata,

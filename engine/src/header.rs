@@ -21,6 +21,8 @@ pub struct TensorRecord {
     pub element_type: String,
     /// Bytes that the tensor takes in the file.
     pub bytes: u64,
+    /// Byte of the file at which the tensor begins.
+    pub offset: u64,
 }
 
 impl TensorRecord {

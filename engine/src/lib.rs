@@ -1,0 +1,10 @@
+//! Computes tokens with models of the llama family.
+//!
+//! From the files to the tokens:
+//!
+//! 1. [`header`] checks a weight file, [`architecture`] says what shape of model it holds.
+//! 2. [`batch`] is what one step computes: a flat, ragged list of tokens of several sequences.
+
+pub mod architecture;
+pub mod batch;
+pub mod header;
