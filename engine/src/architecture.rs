@@ -3,10 +3,12 @@
 mod configuration;
 mod gguf;
 mod presets;
+mod tensors;
 
 use serde::{Deserialize, Serialize};
 
 pub use presets::{PRESET_NAMES, preset};
+pub use tensors::{ExpectedTensor, Role, expected_tensors, gguf_name};
 
 /// Model families that the candle engine can run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

@@ -8,5 +8,14 @@
 
 pub mod architecture;
 pub mod batch;
+pub mod cache;
+pub mod counts;
+pub mod decoder;
 pub mod header;
+pub mod kernels;
+mod packed;
+pub mod pool;
+mod shared;
+mod simd;
+pub mod source;
 pub mod tensor;

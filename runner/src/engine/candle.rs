@@ -5,7 +5,6 @@ mod load;
 mod model;
 mod quantised;
 mod synthetic;
-mod tensors;
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as CandleSampling};

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 
 use super::CandleEngine;
 use super::model::Model;
-use super::tensors::{Role, expected_tensors};
+use crate::engine::architecture::{Role, expected_tensors};
 use crate::engine::architecture::Architecture;
 use crate::engine::header::TensorRecord;
 use crate::engine::source::ResolvedModel;

@@ -7,7 +7,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Result};
 
 use super::synthetic;
-use super::tensors::{expected_tensors, gguf_name};
+use crate::engine::architecture::{expected_tensors, gguf_name};
 use crate::engine::WeightType;
 use crate::engine::architecture::{Architecture, Family};
 

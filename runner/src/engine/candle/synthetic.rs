@@ -8,7 +8,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use super::tensors::{ExpectedTensor, Role, expected_tensors};
+use crate::engine::architecture::{ExpectedTensor, Role, expected_tensors};
 use crate::engine::WeightType;
 use crate::engine::architecture::{Architecture, Family};
 use crate::engine::header::TensorRecord;

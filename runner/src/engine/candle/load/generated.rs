@@ -8,7 +8,7 @@ use candle_nn::VarBuilder;
 use super::{Loaded, element_type, quantisation};
 use crate::engine::architecture::Architecture;
 use crate::engine::candle::model::Model;
-use crate::engine::candle::tensors::expected_tensors;
+use crate::engine::architecture::expected_tensors;
 use crate::engine::candle::{quantised, synthetic};
 use crate::engine::header::{TensorRecord, validate_gguf};
 use crate::engine::{EngineError, WeightType};

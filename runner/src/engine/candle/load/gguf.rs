@@ -11,7 +11,7 @@ use super::{Loaded, check_shape, digest, open, quantisation};
 use crate::engine::architecture::Architecture;
 use crate::engine::candle::model::Model;
 use crate::engine::candle::quantised;
-use crate::engine::candle::tensors::{expected_tensors, gguf_name};
+use crate::engine::architecture::{expected_tensors, gguf_name};
 use crate::engine::header::{GgufHeader, TensorRecord, validate_gguf};
 use crate::engine::{EngineError, TextTokenizer, WeightType};
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{Loaded, check_shape, digest, element_type, open};
 use crate::engine::architecture::Architecture;
 use crate::engine::candle::model::Model;
-use crate::engine::candle::tensors::expected_tensors;
+use crate::engine::architecture::expected_tensors;
 use crate::engine::header::{TensorRecord, validate_safetensors};
 use crate::engine::source::SafetensorsFiles;
 use crate::engine::{EngineError, TextTokenizer, WeightType};

@@ -3,11 +3,11 @@
 //! One list serves three purposes: safetensors files are checked against it before candle loads them (candle's llama
 //! panics on a missing tensor), synthetic weights are generated from it, and GGUF files are checked under their names.
 
-use crate::engine::architecture::{Architecture, Family};
+use super::{Architecture, Family};
 
 /// What a tensor is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub enum Role {
     /// Token embedding, `[vocabulary, hidden]`.
     Embedding,
     /// Output head, `[vocabulary, hidden]`.
@@ -22,17 +22,17 @@ pub(super) enum Role {
 
 /// One tensor that a model must have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct ExpectedTensor {
+pub struct ExpectedTensor {
     /// Name in safetensors files.
-    pub(super) name: String,
+    pub name: String,
     /// Extents, outermost first.
-    pub(super) shape: Vec<usize>,
+    pub shape: Vec<usize>,
     /// Purpose.
-    pub(super) role: Role,
+    pub role: Role,
 }
 
 /// The tensors of a model, in no particular order.
-pub(super) fn expected_tensors(architecture: &Architecture) -> Vec<ExpectedTensor> {
+pub fn expected_tensors(architecture: &Architecture) -> Vec<ExpectedTensor> {
     let (hidden, vocabulary) = (architecture.hidden_size, architecture.vocabulary_size);
     let mut tensors = Inventory {
         prefix: "model.".to_owned(),
@@ -115,9 +115,9 @@ impl Inventory {
 }
 
 /// The name of a tensor in GGUF files.
-pub(super) fn gguf_name(architecture: &Architecture, name: &str) -> String {
+pub fn gguf_name(architecture: &Architecture, name: &str) -> String {
     let feed_forward_norm = match architecture.family {
-        Family::Gemma3 => "post_attention_norm",
+        Family::Gemma2 | Family::Gemma3 => "post_attention_norm",
         _ => "ffn_norm",
     };
     let replacements = [

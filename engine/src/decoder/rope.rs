@@ -1,0 +1,93 @@
+//! Cosines and sines of the rotary position embedding.
+
+use crate::architecture::RopeScaling;
+
+/// The angles of all positions for one base.
+#[derive(Debug)]
+pub(crate) struct RopeTable {
+    half: usize,
+    cosines: Vec<f32>,
+    sines: Vec<f32>,
+}
+
+impl RopeTable {
+    /// Angles for heads of `dimension` elements and so many positions; `factors` divides the frequencies where a file
+    /// has factors of its own (`rope_freqs.weight`).
+    pub(crate) fn new(
+        dimension: usize,
+        theta: f64,
+        scaling: Option<&RopeScaling>,
+        factors: Option<&[f32]>,
+        positions: usize,
+    ) -> Self {
+        let half = dimension / 2;
+        let frequencies: Vec<f64> = (0..half)
+            .map(|index| {
+                let frequency = theta.powf(-2.0 * index as f64 / dimension as f64);
+                match factors {
+                    Some(factors) => frequency / f64::from(factors[index]),
+                    None => scaling.map_or(frequency, |scaling| scaled(frequency, scaling)),
+                }
+            })
+            .collect();
+        let angle = |index: usize| (index / half) as f64 * frequencies[index % half];
+        Self {
+            half,
+            cosines: (0..positions * half).map(|index| angle(index).cos() as f32).collect(),
+            sines: (0..positions * half).map(|index| angle(index).sin() as f32).collect(),
+        }
+    }
+
+    /// Cosines and sines of a position.
+    pub(crate) fn at(&self, position: usize) -> (&[f32], &[f32]) {
+        let range = position * self.half..(position + 1) * self.half;
+        (&self.cosines[range.clone()], &self.sines[range])
+    }
+
+    /// Bytes of the table.
+    pub(crate) fn bytes(&self) -> usize {
+        8 * self.cosines.len()
+    }
+}
+
+/// Llama 3.1's scaling: low frequencies are divided by the factor, high ones stay, those between are interpolated.
+/// Source: `_compute_llama3_parameters` of transformers.
+fn scaled(frequency: f64, scaling: &RopeScaling) -> f64 {
+    let wavelength = std::f64::consts::TAU / frequency;
+    let original = scaling.original_context_length as f64;
+    if wavelength < original / scaling.high_frequency_factor {
+        frequency
+    } else if wavelength > original / scaling.low_frequency_factor {
+        frequency / scaling.factor
+    } else {
+        let smooth = (original / wavelength - scaling.low_frequency_factor)
+            / (scaling.high_frequency_factor - scaling.low_frequency_factor);
+        (1.0 - smooth) * frequency / scaling.factor + smooth * frequency
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_position_is_not_rotated_and_the_first_pair_turns_by_one_radian_a_position() {
+        let table = RopeTable::new(64, 1e4, None, None, 10);
+        assert!(table.at(0).0.iter().all(|cosine| (cosine - 1.0).abs() < 1e-9));
+        assert!((table.at(3).1[0] - 3_f32.sin()).abs() < 1e-7);
+    }
+
+    #[test]
+    fn llama_3_scaling_leaves_high_frequencies_and_divides_low_ones() {
+        let scaling = RopeScaling {
+            factor: 8.0,
+            low_frequency_factor: 1.0,
+            high_frequency_factor: 4.0,
+            original_context_length: 8192,
+        };
+        assert!((scaled(1.0, &scaling) - 1.0).abs() < 1e-12);
+        assert!((scaled(1e-5, &scaling) - 1.25e-6).abs() < 1e-12);
+        let between = std::f64::consts::TAU / 4000.0;
+        assert!(scaled(between, &scaling) < between && scaled(between, &scaling) > between / 8.0);
+    }
+}

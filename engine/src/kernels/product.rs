@@ -1,0 +1,280 @@
+//! Products of packed weights with tiles of activations.
+//!
+//! A product holds 16 outputs of each row of a tile in registers and goes through the columns once, so that a weight is
+//! unpacked once for up to 8 rows. The order of the additions for one row does not depend on the rows beside it: a
+//! sequence has the same results alone and in a batch.
+
+mod formats;
+
+use std::ops::Range;
+
+use super::activations::{ActivationWriter, Activations, Tile, tiles, write_columns};
+use super::kernel;
+use crate::packed::{PANEL, PackedMatrix};
+use crate::shared::Shared;
+use crate::simd::{LANES, Simd, exp, tanh};
+use crate::tensor::ElementType;
+use formats::{BrainFloats, Floats, Format, Halves, Q4_0, Q4_1, Q4K, Q6K, Q8_0};
+
+/// Where the results of a product go: row `r`, output `n` to element `r * stride + n`. Outputs are written up to the
+/// next multiple of 16.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Output<'memory> {
+    pub(crate) values: Shared<'memory, f32>,
+    /// Elements from one row to the next.
+    pub(crate) stride: usize,
+    /// Element of the first row's first output.
+    pub(crate) offset: usize,
+    /// Add to what is there.
+    pub(crate) accumulate: bool,
+}
+
+/// What gates the other branch of the feed-forward network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Gate {
+    /// x · sigmoid(x), of `SwiGLU`.
+    Silu,
+    /// The tanh approximation of GELU, of `GeGLU`.
+    Gelu,
+}
+
+kernel! {
+    /// Multiplies the panels of a range with all rows.
+    ///
+    /// # Safety
+    /// The activations have been written in the kind of the matrix and with its columns; nobody else writes the
+    /// panels' outputs. `bias` has an element for each row of the matrix, padded to 16, or none.
+    pub(crate) unsafe fn multiply(
+        matrix: &PackedMatrix,
+        activations: &Activations,
+        panels: Range<usize>,
+        bias: &[f32],
+        output: Output<'_>,
+    ) = multiply_panels
+}
+
+kernel! {
+    /// Multiplies the panels of two matrices with all rows and writes `gate(first) * second` as activations. The range
+    /// begins at an even panel and ends at one or at the end.
+    ///
+    /// # Safety
+    /// As [`multiply`]; nobody else writes these columns.
+    pub(crate) unsafe fn multiply_gated(
+        matrices: [&PackedMatrix; 2],
+        activations: &Activations,
+        panels: Range<usize>,
+        gate: Gate,
+        output: &ActivationWriter<'_>,
+    ) = multiply_gated_panels
+}
+
+#[inline(always)]
+unsafe fn multiply_panels<V: Simd>(
+    matrix: &PackedMatrix,
+    activations: &Activations,
+    panels: Range<usize>,
+    bias: &[f32],
+    output: Output<'_>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match matrix.element_type {
+            ElementType::F32 => store_panels::<V, Floats>(matrix, activations, panels, bias, output),
+            ElementType::F16 => store_panels::<V, Halves>(matrix, activations, panels, bias, output),
+            ElementType::Bf16 => store_panels::<V, BrainFloats>(matrix, activations, panels, bias, output),
+            ElementType::Q4_0 => store_panels::<V, Q4_0>(matrix, activations, panels, bias, output),
+            ElementType::Q4_1 => store_panels::<V, Q4_1>(matrix, activations, panels, bias, output),
+            ElementType::Q8_0 => store_panels::<V, Q8_0>(matrix, activations, panels, bias, output),
+            ElementType::Q4K => store_panels::<V, Q4K>(matrix, activations, panels, bias, output),
+            ElementType::Q6K => store_panels::<V, Q6K>(matrix, activations, panels, bias, output),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store_panels<V: Simd, F: Format>(
+    matrix: &PackedMatrix,
+    activations: &Activations,
+    panels: Range<usize>,
+    bias: &[f32],
+    output: Output<'_>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let width = matrix.panel_bytes();
+        let weights = matrix.bytes().as_ptr();
+        for panel in panels {
+            let weights = weights.add(panel * width);
+            let outputs = output.values.at(output.offset + panel * PANEL);
+            let bias = if bias.is_empty() {
+                V::splat(0.0)
+            } else {
+                V::load(bias.as_ptr().add(panel * PANEL))
+            };
+            for tile in tiles(activations.rows, V::TILE) {
+                let outputs = outputs.add(tile.first * output.stride);
+                match tile.rows {
+                    1 => store_tile::<V, F, 1>(weights, activations, tile, bias, outputs, output),
+                    2 => store_tile::<V, F, 2>(weights, activations, tile, bias, outputs, output),
+                    4 => store_tile::<V, F, 4>(weights, activations, tile, bias, outputs, output),
+                    _ => store_tile::<V, F, 8>(weights, activations, tile, bias, outputs, output),
+                }
+            }
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store_tile<V: Simd, F: Format, const M: usize>(
+    weights: *const u8,
+    activations: &Activations,
+    tile: Tile,
+    bias: V::F32,
+    outputs: *mut f32,
+    output: Output<'_>,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let sums = F::product::<V, M>(weights, activations, tile);
+        for (row, sum) in sums.into_iter().enumerate() {
+            let to = outputs.add(row * output.stride);
+            let mut sum = V::add(sum, bias);
+            if output.accumulate {
+                sum = V::add(sum, V::load(to));
+            }
+            V::store(to, sum);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn multiply_gated_panels<V: Simd>(
+    matrices: [&PackedMatrix; 2],
+    activations: &Activations,
+    panels: Range<usize>,
+    gate: Gate,
+    output: &ActivationWriter<'_>,
+) {
+    // Two panels are one block of the activations that come out. Longer than a tile's outputs: they stay in the cache.
+    let mut gated = [0.0; 8 * 2 * PANEL];
+    // SAFETY: the caller's promise.
+    unsafe {
+        for first in panels.clone().step_by(2) {
+            let count = (panels.end - first).min(2);
+            for tile in tiles(activations.rows, V::TILE) {
+                for within in 0..count {
+                    let to = gated.as_mut_ptr().add(within * PANEL);
+                    gate_tile::<V>(matrices, activations, tile, first + within, gate, to);
+                }
+                let width = (matrices[0].rows - first * PANEL).min(2 * PANEL);
+                for row in 0..tile.rows {
+                    let values = gated.as_ptr().add(row * 2 * PANEL);
+                    write_columns::<V>(output, tile.first + row, first * PANEL, values, width);
+                }
+            }
+        }
+    }
+}
+
+/// One panel of both matrices for one tile, to rows of two panels.
+#[inline(always)]
+unsafe fn gate_tile<V: Simd>(
+    matrices: [&PackedMatrix; 2],
+    activations: &Activations,
+    tile: Tile,
+    panel: usize,
+    gate: Gate,
+    to: *mut f32,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let mut second = [0.0; 8 * LANES];
+        panel_to::<V>(matrices[0], activations, tile, panel, to, 2 * PANEL);
+        panel_to::<V>(matrices[1], activations, tile, panel, second.as_mut_ptr(), LANES);
+        for row in 0..tile.rows {
+            let x = V::load(to.add(row * 2 * PANEL));
+            let gate = match gate {
+                Gate::Silu => silu::<V>(x),
+                Gate::Gelu => gelu::<V>(x),
+            };
+            let second = V::load(second.as_ptr().add(row * LANES));
+            V::store(to.add(row * 2 * PANEL), V::mul(gate, second));
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn panel_to<V: Simd>(
+    matrix: &PackedMatrix,
+    activations: &Activations,
+    tile: Tile,
+    panel: usize,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let weights = matrix.bytes().as_ptr().add(panel * matrix.panel_bytes());
+        match matrix.element_type {
+            ElementType::F32 => tile_to::<V, Floats>(weights, activations, tile, to, stride),
+            ElementType::F16 => tile_to::<V, Halves>(weights, activations, tile, to, stride),
+            ElementType::Bf16 => tile_to::<V, BrainFloats>(weights, activations, tile, to, stride),
+            ElementType::Q4_0 => tile_to::<V, Q4_0>(weights, activations, tile, to, stride),
+            ElementType::Q4_1 => tile_to::<V, Q4_1>(weights, activations, tile, to, stride),
+            ElementType::Q8_0 => tile_to::<V, Q8_0>(weights, activations, tile, to, stride),
+            ElementType::Q4K => tile_to::<V, Q4K>(weights, activations, tile, to, stride),
+            ElementType::Q6K => tile_to::<V, Q6K>(weights, activations, tile, to, stride),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn tile_to<V: Simd, F: Format>(
+    weights: *const u8,
+    activations: &Activations,
+    tile: Tile,
+    to: *mut f32,
+    stride: usize,
+) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match tile.rows {
+            1 => sums_to::<V, 1>(F::product::<V, 1>(weights, activations, tile), to, stride),
+            2 => sums_to::<V, 2>(F::product::<V, 2>(weights, activations, tile), to, stride),
+            4 => sums_to::<V, 4>(F::product::<V, 4>(weights, activations, tile), to, stride),
+            _ => sums_to::<V, 8>(F::product::<V, 8>(weights, activations, tile), to, stride),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn sums_to<V: Simd, const M: usize>(sums: [V::F32; M], to: *mut f32, stride: usize) {
+    for (row, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe { V::store(to.add(row * stride), sum) };
+    }
+}
+
+#[inline(always)]
+unsafe fn silu<V: Simd>(x: V::F32) -> V::F32 {
+    // SAFETY: the caller's CPU has V.
+    unsafe {
+        let e = exp::<V>(V::sub(V::splat(0.0), x));
+        V::div(x, V::add(V::splat(1.0), e))
+    }
+}
+
+/// 0.5 · x · (1 + tanh(√(2/π) · (x + 0.044715 · x³))).
+#[inline(always)]
+unsafe fn gelu<V: Simd>(x: V::F32) -> V::F32 {
+    // SAFETY: the caller's CPU has V.
+    unsafe {
+        let cube = V::mul(V::mul(x, x), x);
+        let inner = V::mul(V::fma(cube, V::splat(0.044_715), x), V::splat(0.797_884_56));
+        let half = V::mul(x, V::splat(0.5));
+        V::fma(half, tanh::<V>(inner), half)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+//! The definition: plain arrays.
+
+use half::{bf16, f16};
+
+use super::{LANES, Simd};
+
+/// No vector instructions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Scalar;
+
+type Floats = [f32; LANES];
+type Integers = [i32; LANES];
+
+fn map(a: Floats, operation: impl Fn(f32) -> f32) -> Floats {
+    a.map(operation)
+}
+
+fn zip(a: Floats, b: Floats, operation: impl Fn(f32, f32) -> f32) -> Floats {
+    std::array::from_fn(|lane| operation(a[lane], b[lane]))
+}
+
+fn bytes(a: Integers, operation: impl Fn(u8) -> u8) -> Integers {
+    a.map(|lane| i32::from_le_bytes(lane.to_le_bytes().map(&operation)))
+}
+
+/// Reads as many elements as there are lanes.
+///
+/// # Safety
+/// `from` is valid for 16 elements.
+unsafe fn read<T: Copy>(from: *const T) -> [T; LANES] {
+    // SAFETY: the caller's promise.
+    unsafe { from.cast::<[T; LANES]>().read_unaligned() }
+}
+
+impl Simd for Scalar {
+    type F32 = Floats;
+    type I32 = Integers;
+
+    const TILE: usize = 4;
+
+    unsafe fn splat(value: f32) -> Floats {
+        [value; LANES]
+    }
+
+    unsafe fn load(from: *const f32) -> Floats {
+        // SAFETY: the caller's promise, as in the other loads and stores.
+        unsafe { read(from) }
+    }
+
+    unsafe fn load_f16(from: *const u16) -> Floats {
+        // SAFETY: see `load`.
+        unsafe { read(from) }.map(|bits| f16::from_bits(bits).to_f32())
+    }
+
+    unsafe fn load_u8(from: *const u8) -> Floats {
+        // SAFETY: see `load`.
+        unsafe { read(from) }.map(f32::from)
+    }
+
+    unsafe fn load_i8(from: *const i8) -> Floats {
+        // SAFETY: see `load`.
+        unsafe { read(from) }.map(f32::from)
+    }
+
+    unsafe fn store(to: *mut f32, value: Floats) {
+        // SAFETY: see `load`.
+        unsafe { to.cast::<Floats>().write_unaligned(value) }
+    }
+
+    unsafe fn store_f16(to: *mut u16, value: Floats) {
+        let halves = value.map(|lane| f16::from_f32(lane).to_bits());
+        // SAFETY: see `load`.
+        unsafe { to.cast::<[u16; LANES]>().write_unaligned(halves) }
+    }
+
+    unsafe fn store_i8(to: *mut i8, value: Floats) {
+        // SAFETY: see `load`.
+        unsafe { to.cast::<[i8; LANES]>().write_unaligned(value.map(|lane| lane as i8)) }
+    }
+
+    unsafe fn add(a: Floats, b: Floats) -> Floats {
+        zip(a, b, |a, b| a + b)
+    }
+
+    unsafe fn sub(a: Floats, b: Floats) -> Floats {
+        zip(a, b, |a, b| a - b)
+    }
+
+    unsafe fn mul(a: Floats, b: Floats) -> Floats {
+        zip(a, b, |a, b| a * b)
+    }
+
+    unsafe fn div(a: Floats, b: Floats) -> Floats {
+        zip(a, b, |a, b| a / b)
+    }
+
+    unsafe fn fma(a: Floats, b: Floats, c: Floats) -> Floats {
+        std::array::from_fn(|lane| a[lane].mul_add(b[lane], c[lane]))
+    }
+
+    unsafe fn max(a: Floats, b: Floats) -> Floats {
+        zip(a, b, |a, b| if a > b { a } else { b })
+    }
+
+    unsafe fn min(a: Floats, b: Floats) -> Floats {
+        zip(a, b, |a, b| if a < b { a } else { b })
+    }
+
+    unsafe fn abs(a: Floats) -> Floats {
+        map(a, f32::abs)
+    }
+
+    unsafe fn round(a: Floats) -> Floats {
+        map(a, f32::round_ties_even)
+    }
+
+    unsafe fn power_of_two(a: Floats) -> Floats {
+        map(a, |lane| f32::from_bits(((lane as i32 + 127) << 23).cast_unsigned()))
+    }
+
+    unsafe fn reduce_add(a: Floats) -> f32 {
+        let mut lanes = a;
+        for width in [8, 4, 2, 1] {
+            for lane in 0..width {
+                lanes[lane] += lanes[lane + width];
+            }
+        }
+        lanes[0]
+    }
+
+    unsafe fn reduce_max(a: Floats) -> f32 {
+        a.into_iter().fold(f32::NEG_INFINITY, |a, b| if b > a { b } else { a })
+    }
+
+    unsafe fn splat_i32(value: i32) -> Integers {
+        [value; LANES]
+    }
+
+    unsafe fn load_bytes(from: *const u8) -> Integers {
+        // SAFETY: see `load`.
+        unsafe { read(from.cast::<i32>()) }
+    }
+
+    unsafe fn low_nibbles(a: Integers) -> Integers {
+        bytes(a, |byte| byte & 15)
+    }
+
+    unsafe fn high_nibbles(a: Integers) -> Integers {
+        bytes(a, |byte| byte >> 4)
+    }
+
+    unsafe fn two_bits_high<const FIELD: u32>(a: Integers) -> Integers {
+        bytes(a, |byte| (byte >> (2 * FIELD) & 3) << 4)
+    }
+
+    unsafe fn or(a: Integers, b: Integers) -> Integers {
+        std::array::from_fn(|lane| a[lane] | b[lane])
+    }
+
+    unsafe fn dot_u7(sum: Integers, weights: Integers, activations: *const i8) -> Integers {
+        // SAFETY: see `load`; four bytes.
+        let activations = unsafe { activations.cast::<[i8; 4]>().read() };
+        std::array::from_fn(|lane| {
+            let weights = weights[lane].to_le_bytes();
+            let products = weights.iter().zip(activations);
+            sum[lane] + products.map(|(weight, activation)| i32::from(*weight) * i32::from(activation)).sum::<i32>()
+        })
+    }
+
+    unsafe fn dot_u8(sum: Integers, weights: Integers, activations: *const i8) -> Integers {
+        // SAFETY: the same contract.
+        unsafe { Self::dot_u7(sum, weights, activations) }
+    }
+
+    unsafe fn offset_u8(sum: i32) -> Integers {
+        [-128 * sum; LANES]
+    }
+
+    unsafe fn to_f32(a: Integers) -> Floats {
+        a.map(|lane| lane as f32)
+    }
+
+    unsafe fn dot_bf16(sum: Floats, weights: Integers, pair: u32) -> Floats {
+        let halves = |bits: u32| {
+            let low = bf16::from_bits((bits & 0xffff) as u16).to_f32();
+            (low, bf16::from_bits((bits >> 16) as u16).to_f32())
+        };
+        let (first, second) = halves(pair);
+        std::array::from_fn(|lane| {
+            let (low, high) = halves(weights[lane].cast_unsigned());
+            high.mul_add(second, low.mul_add(first, sum[lane]))
+        })
+    }
+}
