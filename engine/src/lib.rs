@@ -19,3 +19,5 @@ mod shared;
 mod simd;
 pub mod source;
 pub mod tensor;
+#[cfg(test)]
+mod testing;
