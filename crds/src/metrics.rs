@@ -94,6 +94,8 @@ metric_set! {
     e2e_latency_median_ms "e2eLatencyMedianMs" ["ms"] "Median of submission to completion, type 7 on pooled samples.";
     e2e_latency_p95_ms "e2eLatencyP95Ms" ["ms"] "95th percentile of submission to completion, type 7 on pooled samples.";
     e2e_latency_p99_ms "e2eLatencyP99Ms" ["ms"] "99th percentile of submission to completion, type 7 on pooled samples.";
+    send_latency_mean_ms "sendLatencyMeanMs" ["ms"] "Mean of sending to completion per request; for Poisson arrivals without the time by which the request was sent late.";
+    send_latency_p95_ms "sendLatencyP95Ms" ["ms"] "95th percentile of sending to completion, type 7 on pooled samples.";
     total_energy_j "totalEnergyJ" ["J"] "Sum of the energy of the available domains; energyScope lists them.";
     gpu_energy_j "gpuEnergyJ" ["J"] "Energy of the distinct GPUs.";
     cpu_energy_j "cpuEnergyJ" ["J"] "Energy of the distinct CPU packages.";
@@ -202,7 +204,7 @@ pub enum Unavailable {
     NoKvCacheReport,
     /// The peak of this device is not known.
     PeakUnknown,
-    /// Prefill and decode energy cannot be told apart at the counter's resolution.
+    /// Phases overlap, or the energy of a part of the window cannot be told apart at the counter's resolution.
     PhaseNotResolved,
     /// The load was not held at a configured concurrency, or the engine cannot tell.
     NoSteadyState,

@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::experiment::{Barrier, Baseline, Cooldown, Deadlines, Decoder, Energy, Engine, Model, Warmup, Workload};
+use crate::experiment::{Barrier, Baseline, Batching, Cooldown, Deadlines, Decoder, Energy, Engine, Model, Warmup, Workload};
 
 /// Everything that decides what is loaded. Processes of equal load plans may share one load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
@@ -15,7 +15,7 @@ use crate::experiment::{Barrier, Baseline, Cooldown, Deadlines, Decoder, Energy,
 pub struct LoadPlan {
     /// The model.
     pub model: Model,
-    /// The engine.
+    /// The engine; its batching is a window's, so that a sweep over batch sizes loads once.
     pub engine: Engine,
     /// Counters that are read.
     pub energy: Energy,
@@ -36,6 +36,9 @@ pub struct WindowPlan {
     pub workload: Workload,
     /// How tokens are chosen.
     pub decoder: Decoder,
+    /// How sequences share a step.
+    #[serde(default)]
+    pub batching: Batching,
     /// What runs before the window.
     pub warmup: Warmup,
     /// What separates it from the window before.

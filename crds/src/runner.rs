@@ -18,7 +18,7 @@ pub use self::{
     environment::{CpuEnvironment, Environment, GpuEnvironment, ModelEnvironment},
     window::{
         AbsentDomain, ClockQuality, ComputePrecision, Confidence, FlopCount, FlopMethod, IdleBaseline, IdleState,
-        KvCacheRecord, StaticBatchRecord, WarmupRecord, WindowRecord,
+        KvCacheRecord, StaticBatchRecord, SteadyStateRecord, WarmupRecord, WindowRecord,
     },
 };
 use crate::plan::{LoadPlan, TrialIdentity, WindowPlan};

@@ -39,6 +39,7 @@ fn main() {
         context_length: prompt + steps,
         threads: std::env::var("THREADS").map_or(2, |threads| threads.parse().unwrap()),
         instruction_set: None,
+        weight_type: None,
         conventions: FileSource::gguf_conventions(&architecture),
     }).unwrap();
     println!("load {:?} {:?} {}", begin.elapsed(), decoder.memory(), decoder.instruction_set().name());

@@ -47,6 +47,8 @@ pub struct DecoderConfiguration {
     pub threads: usize,
     /// Instructions to use; `None` for the best that the CPU has.
     pub instruction_set: Option<InstructionSet>,
+    /// Floats that the matrices are converted to when they are loaded; `None` leaves them in the types of the source.
+    pub weight_type: Option<ElementType>,
     /// How the source deviates from safetensors files.
     pub conventions: SourceConventions,
 }
@@ -121,6 +123,7 @@ impl Decoder {
             architecture,
             source,
             configuration.conventions,
+            configuration.weight_type,
             configuration.context_length,
             configuration.threads,
         )?;
@@ -148,6 +151,19 @@ impl Decoder {
     /// The model's shape.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
+    }
+
+    /// Changes what later steps may have at most: blocks, tokens, rows and positions. The cache is empty after it.
+    pub fn reconfigure(&mut self, configuration: &DecoderConfiguration) {
+        self.cache_shape.blocks = configuration.blocks;
+        // The old one first: both together may not fit.
+        self.cache = Cache::new(self.cache_type, CacheShape {
+            blocks: 0,
+            ..self.cache_shape
+        });
+        self.cache = Cache::new(self.cache_type, self.cache_shape);
+        let threads = self.pool.threads();
+        self.workspace = Workspace::new(&self.architecture, &self.weights, configuration, self.set, threads);
     }
 
     /// The instructions in use.

@@ -12,9 +12,13 @@
 //! | `Q4_K` | 256 columns | 16 scales, 16 scales of minima, then for each 32 columns 16 scales and 16 minima of a byte, nibbles |
 //! | `Q6_K` | 256 columns | 16 scales, then for each 32 columns 2 × 16 signed scales of a byte, low nibbles, 2 × 64 bytes of two high bits: bits `2 (g % 4)` of byte `4 r + b` of the half `g / 4` |
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
-use crate::tensor::{ElementType, StoredTensor, half_at, q4k_group, q6k_quant};
+#[cfg(test)]
+use crate::tensor::StoredTensor;
+use crate::tensor::{ElementType, half_at, q4k_group, q6k_quant};
 
 /// Rows of a panel.
 pub(crate) const PANEL: usize = 16;
@@ -56,7 +60,7 @@ impl PackedMatrix {
         element_type: ElementType,
         rows: usize,
         columns: usize,
-        source: impl Fn(usize) -> &'bytes [u8] + Sync,
+        source: impl Fn(usize) -> Cow<'bytes, [u8]> + Sync,
         threads: usize,
     ) -> Self {
         let width = panel_bytes(element_type, columns);
@@ -69,7 +73,7 @@ impl PackedMatrix {
             for (panel, bytes) in bytes.chunks_exact_mut(width).enumerate() {
                 let first = (part * per_thread + panel) * PANEL;
                 for row in first..(first + PANEL).min(rows) {
-                    pack_row(element_type, row - first, source(row), bytes);
+                    pack_row(element_type, row - first, &source(row), bytes);
                 }
             }
         };
@@ -94,14 +98,10 @@ impl PackedMatrix {
     }
 
     /// Packs a tensor as it is.
+    #[cfg(test)]
     pub(crate) fn from_tensor(tensor: &StoredTensor<'_>, threads: usize) -> Self {
-        Self::pack(
-            tensor.element_type,
-            tensor.rows,
-            tensor.columns,
-            |row| tensor.row(row),
-            threads,
-        )
+        let row = |row| Cow::Borrowed(tensor.row(row));
+        Self::pack(tensor.element_type, tensor.rows, tensor.columns, row, threads)
     }
 
     /// Panels.

@@ -3,6 +3,8 @@
 //! The block formats are those of ggml (`ggml-common.h` and `ggml-quants.c` of llama.cpp 2026-10). What is here is the
 //! reference for every kernel: it is exact and slow.
 
+use std::borrow::Cow;
+
 use half::{bf16, f16};
 
 /// How the elements of a stored tensor are laid out.
@@ -172,6 +174,21 @@ pub fn dequantise(element_type: ElementType, bytes: &[u8], values: &mut [f32]) {
             }
         }
     }
+}
+
+/// Whole blocks as floats of another type, rounded to nearest even. A type of blocks is left as it is: who wants
+/// integers quantises with a method of their own.
+pub(crate) fn convert(from: ElementType, bytes: &[u8], to: ElementType) -> Cow<'_, [u8]> {
+    if from == to || to.is_quantised() {
+        return Cow::Borrowed(bytes);
+    }
+    let mut values = vec![0.0; bytes.len() / from.block_bytes() * from.block_elements()];
+    dequantise(from, bytes, &mut values);
+    Cow::Owned(match to {
+        ElementType::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
+        ElementType::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+    })
 }
 
 /// The first 16 elements are the low nibbles of a block of 32, the others the high ones.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use lem_crds::{
     RunnerSpec, RunnerStatus, SCHEMA_VERSION,
-    experiment::{self, Barrier},
+    experiment::Barrier,
     runner::{Assignment, IdleState, RunnerError, RunnerPhase, WindowRecord},
 };
 
@@ -127,12 +127,11 @@ pub fn run(mailbox: &mut dyn Mailbox, metrics: &LiveMetrics, idle_bound: Duratio
 }
 
 fn introduction(spec: &RunnerSpec) -> Introduction {
-    let experiment::Engine::Candle(_) = &spec.load.engine;
     Introduction {
         namespace: std::env::var("LEM_RUNNER_NAMESPACE").ok(),
         experiment: spec.experiment.clone(),
         model: spec.load.model.name.clone(),
-        engine: "candle".to_owned(),
+        engine: spec.load.engine.name().to_owned(),
     }
 }
 

@@ -186,6 +186,15 @@ pub enum Engine {
     Candle(CandleEngine),
 }
 
+impl Engine {
+    /// Name in labels of metrics.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Candle(_) => "candle",
+        }
+    }
+}
+
 impl Default for Engine {
     fn default() -> Self {
         Self::Candle(CandleEngine::default())
@@ -195,7 +204,12 @@ impl Default for Engine {
 /// Settings of the candle engine.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.implementation) || self.implementation != 'Transformers' || (has(self.batching.static) && self.batching.static.batchSize == 1)")
+    .message("candle-transformers runs one sequence at a time: batching must be static with batchSize 1"))]
 pub struct CandleEngine {
+    /// Which code computes the model. `Auto` takes lem's own kernels where they know the model, else candle-transformers.
+    #[serde(default)]
+    pub implementation: Implementation,
     /// Where the model runs. `Auto` takes a GPU if the runner is built for one and one is there.
     #[serde(default)]
     pub device: Device,
@@ -205,6 +219,18 @@ pub struct CandleEngine {
     /// How sequences share a step.
     #[serde(default)]
     pub batching: Batching,
+}
+
+/// What computes a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum Implementation {
+    /// lem's own decoder where it knows the model and the device, else candle-transformers. The result names which.
+    #[default]
+    Auto,
+    /// lem's own decoder; an error where it does not know the model or the device.
+    Lem,
+    /// The models of candle-transformers, one sequence at a time.
+    Transformers,
 }
 
 /// The device of an engine.
@@ -222,7 +248,7 @@ pub enum Device {
 /// Precision of the weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum DType {
-    /// bf16 on a GPU, f32 on a CPU (candle has no fast bf16 product there).
+    /// What the files have; for synthetic models bf16 on a GPU, f32 on a CPU. candle-transformers takes f32 on a CPU.
     #[default]
     Auto,
     /// 32-bit floating point.
@@ -241,8 +267,10 @@ pub enum DType {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Batching {
-    /// A fixed number of sequences per step.
+    /// Batches that begin and end together.
     Static(StaticBatching),
+    /// Sequences join and leave at every step.
+    Continuous(ContinuousBatching),
 }
 
 impl Default for Batching {
@@ -251,14 +279,12 @@ impl Default for Batching {
     }
 }
 
-/// A fixed number of sequences per step.
+/// Batches that begin and end together: all prompts are processed, then all rows decode until the last one has ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("self.batchSize == 1")
-    .message("this version's engine runs one sequence at a time: batchSize must be 1"))]
 pub struct StaticBatching {
-    /// Sequences per step.
-    #[schemars(range(min = 1, max = 4096))]
+    /// Sequences per batch.
+    #[schemars(range(min = 1, max = 256))]
     pub batch_size: u32,
 }
 
@@ -266,4 +292,56 @@ impl Default for StaticBatching {
     fn default() -> Self {
         Self { batch_size: 1 }
     }
+}
+
+/// Sequences join and leave at every step; prompts are processed in chunks beside the sequences that decode.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ContinuousBatching {
+    /// Sequences in the engine at once.
+    #[serde(default = "default_sequences")]
+    #[schemars(range(min = 1, max = 256))]
+    pub max_sequences: u32,
+    /// Tokens of one step, decoded ones and parts of prompts together.
+    #[serde(default = "default_token_budget")]
+    #[schemars(range(min = 16, max = 16384))]
+    pub token_budget: u32,
+    /// Blocks of 32 positions in the key-value cache; as many as all sequences need at their longest if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16_777_216))]
+    pub kv_cache_blocks: Option<u32>,
+    /// Whether a prompt's beginning that is still in the cache is used again.
+    #[serde(default)]
+    pub prefix_caching: PrefixCaching,
+}
+
+impl Default for ContinuousBatching {
+    fn default() -> Self {
+        Self {
+            max_sequences: default_sequences(),
+            token_budget: default_token_budget(),
+            kv_cache_blocks: None,
+            prefix_caching: PrefixCaching::default(),
+        }
+    }
+}
+
+const fn default_sequences() -> u32 {
+    8
+}
+
+const fn default_token_budget() -> u32 {
+    512
+}
+
+/// Whether the beginning of a prompt that another one had is taken from the key-value cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum PrefixCaching {
+    /// Every prompt is computed.
+    #[default]
+    Disabled,
+    /// Prompts share what the same window has computed; each window begins with nothing to share.
+    PerWindow,
+    /// Prompts share also what the warm-up and the windows before have computed.
+    Warm,
 }

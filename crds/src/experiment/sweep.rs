@@ -45,6 +45,10 @@ sweep_fields! {
     Preset "model.source.synthetic.preset" true "Shape of the synthetic model.";
     Device "engine.candle.device" true "Device of the engine.";
     DType "engine.candle.dtype" true "Precision of the weights.";
+    BatchSize "engine.candle.batching.static.batchSize" false "Sequences per static batch.";
+    MaxSequences "engine.candle.batching.continuous.maxSequences" false "Sequences at once under continuous batching.";
+    TokenBudget "engine.candle.batching.continuous.tokenBudget" false "Tokens of a step under continuous batching.";
+    PrefixCaching "engine.candle.batching.continuous.prefixCaching" false "Whether prompts share their beginnings.";
     Requests "workload.requests" false "Requests per window.";
     MaxInputTokens "workload.maxInputTokens" false "Prompt length.";
     MaxOutputTokens "workload.maxOutputTokens" false "Output length.";

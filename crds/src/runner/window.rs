@@ -138,7 +138,7 @@ impl ComputePrecision {
     }
 }
 
-/// Steps of a static batch; absent for engines that run one sequence at a time.
+/// Steps of static batches; absent under continuous batching.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct StaticBatchRecord {
@@ -152,6 +152,18 @@ pub struct StaticBatchRecord {
     pub padded_tokens: u64,
     /// `Σ len` over the batches.
     pub real_tokens: u64,
+}
+
+/// From the moment that the configured concurrency is reached until it can no longer be kept (METHODOLOGY §4).
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SteadyStateRecord {
+    /// Its beginning, in seconds since the window's start.
+    pub start_seconds: f64,
+    /// Its length in seconds.
+    pub duration_seconds: f64,
+    /// Prompt and generated tokens of the steps in it.
+    pub tokens: u64,
 }
 
 /// State of the engine's KV cache.
@@ -202,6 +214,9 @@ pub struct WindowRecord {
     pub streaming: bool,
     /// Submission to completion per request; for Poisson arrivals from the intended arrival.
     pub end_to_end: Samples,
+    /// For Poisson arrivals also from the moment that the request was sent; empty otherwise, where that is submission.
+    #[serde(default)]
+    pub end_to_end_from_send: Samples,
     /// Submission to first token per request; empty if not streaming.
     pub time_to_first_token: Samples,
     /// Gaps between consecutive tokens of a request; empty if not streaming.
@@ -210,13 +225,19 @@ pub struct WindowRecord {
     pub prefill_seconds: Option<f64>,
     /// Seconds in decode steps; null where phases overlap.
     pub decode_seconds: Option<f64>,
+    /// The time in which the configured concurrency was held; null if it never was, or none is configured.
+    #[serde(default)]
+    pub steady_state: Option<SteadyStateRecord>,
+    /// Bytes of weights, keys and values that the products moved; null if the engine does not count them.
+    #[serde(default)]
+    pub bytes_moved: Option<f64>,
     /// FLOPs; null if neither counted nor derivable.
     pub flops: Option<FlopCount>,
     /// Precision of the products.
     pub compute_precision: ComputePrecision,
     /// Bytes of the weights.
     pub weight_bytes: u64,
-    /// Batch steps; null for engines that run one sequence at a time.
+    /// Steps of static batches; null under continuous batching.
     pub static_batch: Option<StaticBatchRecord>,
     /// KV cache; null if the engine does not report it.
     pub kv_cache: Option<KvCacheRecord>,

@@ -84,8 +84,13 @@ fn each_kind_of_violation_names_its_field_and_the_remedy() {
         ),
         (
             json!({"spec": {"engine": {"candle": {"batching": {"static": {"batchSize": 4}}}}}}),
-            "batching",
-            "must be 1",
+            "spec.workload.arrival.closedLoop.concurrency",
+            "never full",
+        ),
+        (
+            json!({"spec": {"engine": {"candle": {"implementation": "Transformers", "batching": {"continuous": {}}}}}}),
+            "spec.engine.candle",
+            "one sequence at a time",
         ),
         (
             json!({"spec": {"decoder": {"doSample": true}}}),

@@ -3,23 +3,22 @@
 use super::{Architecture, ArchitectureError, Family, GemmaParameters, SlidingWindow};
 use crate::header::GgufHeader;
 
-/// Architectures that candle runs from GGUF, by their name in `general.architecture`.
-const SUPPORTED: [(&str, Family); 5] = [
+/// Architectures by their name in `general.architecture`. Mistral's files say `llama`.
+const SUPPORTED: [(&str, Family); 8] = [
     ("llama", Family::Llama),
     ("qwen2", Family::Qwen2),
     ("qwen3", Family::Qwen3),
+    ("gemma", Family::Gemma),
+    ("gemma2", Family::Gemma2),
     ("gemma3", Family::Gemma3),
     ("phi3", Family::Phi3),
+    ("smollm3", Family::SmolLm3),
 ];
-
-/// candle's quantised llama computes rotary positions for this many tokens, whatever the file says.
-const QUANTISED_LLAMA_CONTEXT: usize = 4096;
 
 impl Architecture {
     /// Reads the metadata of a checked GGUF header.
     ///
-    /// The vocabulary is taken from the shape of `token_embd.weight`. The context of the llama family is cut to the
-    /// 4096 tokens for which candle computes rotary positions.
+    /// The vocabulary is taken from the shape of `token_embd.weight`.
     pub fn from_gguf(header: &GgufHeader) -> Result<Self, ArchitectureError> {
         let name = header.text("general.architecture").unwrap_or_default();
         let Some((_, family)) = SUPPORTED.into_iter().find(|(supported, _)| *supported == name) else {
@@ -60,32 +59,35 @@ impl Architecture {
             key_value_heads: optional("attention.head_count_kv").unwrap_or(attention_heads),
             head_dimension,
             vocabulary_size: embedding.shape[0],
-            context_length: match family {
-                Family::Llama => context_length.min(QUANTISED_LLAMA_CONTEXT),
-                _ => context_length,
-            },
+            context_length,
             rope_theta: number("rope.freq_base").unwrap_or(1e4),
             tied_embeddings: shape_of("output.weight").is_none(),
             sliding_window: match (family, optional("attention.sliding_window")) {
-                (Family::Gemma3, Some(tokens)) => Some(SlidingWindow {
+                (Family::Gemma2 | Family::Gemma3, Some(tokens)) => Some(SlidingWindow {
                     tokens,
-                    full_attention_interval: Some(6),
+                    full_attention_interval: Some(if family == Family::Gemma2 { 2 } else { 6 }),
                 }),
                 _ => None,
             },
             norm_epsilon: number(epsilon).ok_or_else(|| missing(&format!("{name}.{epsilon}")))?,
             attention_bias: false,
             rope_scaling: None,
-            gemma: (family == Family::Gemma3).then_some(GemmaParameters {
-                query_scale: head_dimension,
-                attention_cap: None,
-                logit_cap: None,
+            gemma: matches!(family, Family::Gemma | Family::Gemma2 | Family::Gemma3).then(|| GemmaParameters {
+                // Only the 27B models scale by another width than the head's; their files do not say so.
+                query_scale: if matches!(optional("block_count"), Some(46 | 62)) { derived } else { head_dimension },
+                attention_cap: number("attn_logit_softcapping"),
+                logit_cap: number("final_logit_softcapping"),
                 local_rope_theta: 1e4,
             }),
         };
         let rotary = optional("rope.dimension_count").unwrap_or(head_dimension);
         if rotary != head_dimension {
             let what = format!("rotary embedding over {rotary} of {head_dimension} head elements is not supported");
+            return Err(ArchitectureError::Invalid { what });
+        }
+        let scaling = header.text(&format!("{name}.rope.scaling.type")).unwrap_or("none");
+        if scaling != "none" && number("rope.scaling.factor").is_none_or(|factor| (factor - 1.0).abs() > 1e-6) {
+            let what = format!("rotary scaling of the type {scaling:?} is not supported in GGUF files");
             return Err(ArchitectureError::Invalid { what });
         }
         architecture.validate()?;

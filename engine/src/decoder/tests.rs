@@ -40,6 +40,7 @@ fn configuration(set: InstructionSet, threads: usize) -> DecoderConfiguration {
         context_length: CONTEXT,
         threads,
         instruction_set: Some(set),
+        weight_type: None,
         conventions: SourceConventions::default(),
     }
 }

@@ -4,7 +4,7 @@ use super::DecoderError;
 use super::rope::RopeTable;
 use crate::architecture::{Architecture, Family};
 use crate::packed::{PANEL, PackedMatrix};
-use crate::tensor::{ElementType, StoredTensor, TensorSource};
+use crate::tensor::{ElementType, StoredTensor, TensorSource, convert};
 
 /// How a source orders and adjusts what safetensors files of Hugging Face have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -59,6 +59,7 @@ impl Weights {
         architecture: &Architecture,
         source: &dyn TensorSource,
         conventions: SourceConventions,
+        weight_type: Option<ElementType>,
         positions: usize,
         threads: usize,
     ) -> Result<Self, DecoderError> {
@@ -66,6 +67,7 @@ impl Weights {
             architecture,
             source,
             conventions,
+            weight_type,
             threads,
         };
         let (hidden, vocabulary) = (architecture.hidden_size, architecture.vocabulary_size);
@@ -139,6 +141,7 @@ struct Loader<'source> {
     architecture: &'source Architecture,
     source: &'source dyn TensorSource,
     conventions: SourceConventions,
+    weight_type: Option<ElementType>,
     threads: usize,
 }
 
@@ -215,7 +218,7 @@ impl Loader<'_> {
 
     fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix, DecoderError> {
         let tensor = self.tensor(name, rows, columns)?;
-        Ok(PackedMatrix::from_tensor(&tensor, self.threads))
+        Ok(self.pack(&tensor, rows, |row| row))
     }
 
     /// A projection to heads, whose rows are brought into the order of safetensors files.
@@ -228,13 +231,7 @@ impl Loader<'_> {
     ) -> Result<PackedMatrix, DecoderError> {
         let tensor = self.tensor(name, rows, columns)?;
         let order = self.order(rotated);
-        Ok(PackedMatrix::pack(
-            tensor.element_type,
-            rows,
-            columns,
-            |row| tensor.row(order(row)),
-            self.threads,
-        ))
+        Ok(self.pack(&tensor, rows, order))
     }
 
     /// Which row of the source is row `row` of a projection to heads.
@@ -256,13 +253,20 @@ impl Loader<'_> {
         let missing = || DecoderError::Missing { tensor: name.to_owned() };
         let all = self.source.tensor(name).ok_or_else(missing)?.rows;
         let tensor = self.tensor(name, all.max(first + rows), columns)?;
-        Ok(PackedMatrix::pack(
-            tensor.element_type,
+        Ok(self.pack(&tensor, rows, |row| first + row))
+    }
+
+    /// Packs the rows `order(0)`, `order(1)`, … of a tensor, converted if that was asked for.
+    fn pack(&self, tensor: &StoredTensor<'_>, rows: usize, order: impl Fn(usize) -> usize + Sync) -> PackedMatrix {
+        let from = tensor.element_type;
+        let to = self.weight_type.filter(|to| !to.is_quantised()).unwrap_or(from);
+        PackedMatrix::pack(
+            to,
             rows,
-            columns,
-            |row| tensor.row(first + row),
+            tensor.columns,
+            |row| convert(from, tensor.row(order(row)), to),
             self.threads,
-        ))
+        )
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Vec<f32>, DecoderError> {

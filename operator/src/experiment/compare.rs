@@ -232,6 +232,8 @@ pub fn higher_is_better(metric: &str) -> Option<bool> {
         | "e2e_latency_median_ms"
         | "e2e_latency_p95_ms"
         | "e2e_latency_p99_ms"
+        | "send_latency_mean_ms"
+        | "send_latency_p95_ms"
         | "total_energy_j"
         | "gpu_energy_j"
         | "cpu_energy_j"

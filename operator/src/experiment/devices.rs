@@ -10,7 +10,7 @@ use lem_crds::{
 use super::{
     availability::{Value, ratio, sum},
     completeness::Reported,
-    peak::peak_flops,
+    peak::{peak_bandwidth, peak_flops},
 };
 
 /// A GPU of the trial and one process that observed it.
@@ -88,6 +88,25 @@ fn pooled(devices: &[ObservedDevice<'_>], field: &str, of: fn(&DeviceObservation
     ratio(Ok(sum), Ok(count as f64))
 }
 
+/// Achieved bytes/s over the summed memory bandwidth of the devices.
+pub(super) fn model_bandwidth_utilisation(devices: &[ObservedDevice<'_>], bytes_per_second: Value) -> Value {
+    if devices.is_empty() {
+        return Err(Unavailable::PeakUnknown);
+    }
+    let peaks = devices
+        .iter()
+        .map(|observed| product(observed).and_then(|product| peak_bandwidth(product).ok_or(Unavailable::PeakUnknown)));
+    ratio(bytes_per_second, sum(peaks))
+}
+
+/// The device's product, as NVML names it.
+fn product<'a>(observed: &ObservedDevice<'a>) -> Result<&'a str, Unavailable> {
+    let environment = observed.process.environment.ok_or(Unavailable::PeakUnknown)?;
+    let gpu = environment.gpus.iter().find(|gpu| gpu.uuid == observed.device.uuid);
+    gpu.and_then(|gpu| gpu.product.as_deref())
+        .ok_or(Unavailable::PeakUnknown)
+}
+
 /// Achieved FLOP/s over the summed peak of the devices at the precision of the products.
 pub(super) fn model_flops_utilisation(devices: &[ObservedDevice<'_>], flops_per_second: Value) -> Value {
     let achieved = flops_per_second?;
@@ -96,12 +115,7 @@ pub(super) fn model_flops_utilisation(devices: &[ObservedDevice<'_>], flops_per_
     }
     let peaks = devices.iter().map(|observed| {
         let precision: ComputePrecision = observed.process.window.compute_precision;
-        let environment = observed.process.environment.ok_or(Unavailable::PeakUnknown)?;
-        let gpu = environment.gpus.iter().find(|gpu| gpu.uuid == observed.device.uuid);
-        let product = gpu
-            .and_then(|gpu| gpu.product.as_deref())
-            .ok_or(Unavailable::PeakUnknown)?;
-        peak_flops(product, precision).ok_or(Unavailable::PeakUnknown)
+        peak_flops(product(observed)?, precision).ok_or(Unavailable::PeakUnknown)
     });
     ratio(Ok(achieved), sum(peaks))
 }

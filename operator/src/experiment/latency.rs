@@ -109,9 +109,10 @@ pub(super) struct Latencies {
     pub(super) p99: Value,
 }
 
-/// The three kinds of latency of a trial.
+/// The kinds of latency of a trial.
 pub(super) struct RequestLatencies {
     pub(super) end_to_end: Latencies,
+    pub(super) from_send: Latencies,
     pub(super) first_token: Latencies,
     pub(super) gaps: Latencies,
 }
@@ -128,6 +129,11 @@ impl RequestLatencies {
             })
         };
         let end_to_end = pool(|window| &window.end_to_end);
+        // Where requests are sent when they are due there is one time for both.
+        let from_send = pool(|window| match window.end_to_end_from_send.count {
+            0 => &window.end_to_end,
+            _ => &window.end_to_end_from_send,
+        });
         let first_token = pool(|window| &window.time_to_first_token);
         let gaps = pool(|window| &window.inter_token);
         let streaming = reported.iter().all(|process| process.window.streaming);
@@ -148,6 +154,7 @@ impl RequestLatencies {
         };
         let latencies = Self {
             end_to_end: figures(&end_to_end, no_request),
+            from_send: figures(&from_send, no_request),
             first_token: figures(&streamed(first_token), no_request),
             gaps: figures(&streamed(gaps), no_gap),
         };

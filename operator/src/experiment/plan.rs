@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lem_crds::{
     EfficiencyExperimentSpec, SCHEMA_VERSION,
-    experiment::{SweepAxis, SweepField, SweepValue},
+    experiment::{Engine, SweepAxis, SweepField, SweepValue},
     metrics,
     plan::{LoadPlan, Point, WindowPlan, sha256},
     validate::{self, Violation},
@@ -178,9 +178,11 @@ fn point(
             violations,
         })?;
     }
+    let Engine::Candle(mut candle) = resolved.engine;
+    let batching = std::mem::take(&mut candle.batching);
     let load = LoadPlan {
         model: resolved.model,
-        engine: resolved.engine,
+        engine: Engine::Candle(candle),
         energy: resolved.energy,
         baseline: resolved.protocol.baseline,
         gpus: None,
@@ -189,6 +191,7 @@ fn point(
     let window = WindowPlan {
         workload: resolved.workload,
         decoder: resolved.decoder,
+        batching,
         warmup: resolved.protocol.warmup,
         cooldown: resolved.protocol.cooldown,
         barrier: resolved.protocol.barrier,

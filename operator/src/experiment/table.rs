@@ -61,6 +61,7 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
     let memory_peak = devices::memory_peak(&devices);
     let weight_bytes: u64 = reported.iter().map(|process| process.window.weight_bytes).sum();
     let batches = aggregate::batches(reported);
+    let steady = aggregate::steady_state(reported);
     let kv_cache = |of: fn(&KvCacheRecord) -> Option<u64>, absent| aggregate::kv_cache(reported, of, absent);
 
     MetricSet {
@@ -85,6 +86,8 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
         e2e_latency_median_ms: Some(latencies.end_to_end.median),
         e2e_latency_p95_ms: Some(latencies.end_to_end.p95),
         e2e_latency_p99_ms: Some(latencies.end_to_end.p99),
+        send_latency_mean_ms: Some(latencies.from_send.mean),
+        send_latency_p95_ms: Some(latencies.from_send.p95),
         total_energy_j: Some(energy.total),
         gpu_energy_j: Some(gpu),
         cpu_energy_j: Some(cpu),
@@ -107,10 +110,10 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
         // No method tells the energy of interleaved prefill and decode apart at the counters' resolution.
         prefill_energy_j: Some(Err(Unavailable::PhaseNotResolved)),
         decode_energy_j: Some(Err(Unavailable::PhaseNotResolved)),
-        // Schema 1 of the window record has no mark of when the concurrency was held.
-        steady_state_duration_sec: Some(Err(Unavailable::NoSteadyState)),
-        steady_state_tokens_per_second: Some(Err(Unavailable::NoSteadyState)),
-        steady_state_joules_per_token: Some(Err(Unavailable::NoSteadyState)),
+        steady_state_duration_sec: Some(steady.duration),
+        steady_state_tokens_per_second: Some(steady.tokens_per_second),
+        // The counters are read at the window's edges only.
+        steady_state_joules_per_token: Some(steady.duration.and(Err(Unavailable::PhaseNotResolved))),
         flops_total: Some(flops),
         flops_per_second: Some(ratios.flops_per_second),
         tokens_per_joule: Some(ratios.tokens_per_joule),
@@ -142,7 +145,10 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
         kv_cache_blocks_used: Some(kv_cache(|kv| kv.blocks_used, Unavailable::NotPaged)),
         kv_cache_blocks_total: Some(kv_cache(|kv| kv.blocks_total, Unavailable::NotPaged)),
         mfu: Some(devices::model_flops_utilisation(&devices, ratios.flops_per_second)),
-        mbu: Some(Err(Unavailable::PeakUnknown)), // no engine reports the bytes it moved
+        mbu: Some(devices::model_bandwidth_utilisation(
+            &devices,
+            ratio(aggregate::bytes_moved(reported), inference_time),
+        )),
         duty_cycle: Some(aggregate::duty_cycle(reported)),
         temporal_overlap: Some(aggregate::temporal_overlap(reported)),
         start_skew_ms: Some(aggregate::start_skew_milliseconds(reported)),

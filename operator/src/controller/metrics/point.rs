@@ -69,6 +69,8 @@ const PUBLISHED: &[Published] = &[
     in_unit("tpot_ms", "tpot", "seconds", MILLI),
     in_unit("e2e_latency_median_ms", "e2e_latency_median", "seconds", MILLI),
     in_unit("e2e_latency_p95_ms", "e2e_latency_p95", "seconds", MILLI),
+    in_unit("send_latency_mean_ms", "send_latency_mean", "seconds", MILLI),
+    in_unit("send_latency_p95_ms", "send_latency_p95", "seconds", MILLI),
     plain("token_efficiency_index", "token_efficiency_index"),
     plain("watts_per_token_per_second", "watts_per_token_per_second"),
     plain("gco2e_per_1k_tokens", "gco2e_grams_per_1k_tokens"),
@@ -231,14 +233,11 @@ fn rows(experiment: &EfficiencyExperiment) -> impl Iterator<Item = Row<'_>> {
 
 /// The labels of a point: bounded, no pod and no UID.
 pub(super) fn labels(experiment: &EfficiencyExperiment, point: &str, node_class: &str) -> Labels {
-    let engine = match &experiment.spec.engine {
-        Engine::Candle(_) => "candle",
-    };
     vec![
         ("namespace", experiment.namespace().unwrap_or_default()),
         ("experiment", experiment.name_any()),
         ("model", experiment.spec.model.name.clone()),
-        ("engine", engine.to_owned()),
+        ("engine", experiment.spec.engine.name().to_owned()),
         ("point", point.to_owned()),
         ("node_class", node_class.to_owned()),
     ]

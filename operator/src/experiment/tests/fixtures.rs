@@ -7,7 +7,7 @@ use lem_crds::{
     runner::{
         ClockQuality, ComputePrecision, CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading,
         Environment, FlopCount, FlopMethod, GpuEnvironment, HeldSeconds, IdleBaseline, IdleState, KvCacheRecord,
-        MeanOfSamples, RunnerError, Source, StaticBatchRecord, WarmupRecord, WindowRecord,
+        MeanOfSamples, RunnerError, Source, StaticBatchRecord, SteadyStateRecord, WarmupRecord, WindowRecord,
     },
     samples::Samples,
     status::{Doubt, TrialResult, VerdictReason},
@@ -176,10 +176,17 @@ pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64
         requests_failed: 0,
         streaming: true,
         end_to_end: Samples::pack(&[1.0, 2.0, 3.0, 4.0]).unwrap(),
+        end_to_end_from_send: Samples::default(),
         time_to_first_token: Samples::pack(&[0.1, 0.2, 0.3, 0.4]).unwrap(),
         inter_token: Samples::pack(&[0.02; 46]).unwrap(),
         prefill_seconds: Some(1.0),
         decode_seconds: Some(length - 1.0),
+        steady_state: Some(SteadyStateRecord {
+            start_seconds: 0.5,
+            duration_seconds: length / 2.0,
+            tokens: 75,
+        }),
+        bytes_moved: Some(1e12),
         flops: Some(FlopCount {
             total: 1e12,
             method: FlopMethod::Counted,

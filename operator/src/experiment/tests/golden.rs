@@ -66,12 +66,15 @@ fn one_process_gives_the_figures_computed_by_hand() {
     near(metrics.batch_utilisation, 0.75); // 3 / 4
     near(metrics.padding_overhead, 0.25); // (200 − 150) / 200
     near(metrics.duty_cycle, 0.5);
+    near(metrics.mbu, 1e11 / 3352e9);
+    near(metrics.steady_state_tokens_per_second, 15.0); // 75 in half of 10 s
+    near(metrics.send_latency_mean_ms, 2500.0); // as from submission: no arrivals of their own
     for (field, reason) in [
         ("temporalOverlap", Unavailable::SingleProcess),
         ("startSkewMs", Unavailable::SingleProcess),
         ("dramEnergyJ", Unavailable::NoCounter),
         ("kvCacheHitRate", Unavailable::NotPaged),
-        ("mbu", Unavailable::PeakUnknown),
+        ("steadyStateJoulesPerToken", Unavailable::PhaseNotResolved),
         ("prefillEnergyJ", Unavailable::PhaseNotResolved),
     ] {
         assert_eq!(result.not_available.get(field), Some(&reason), "{field}");

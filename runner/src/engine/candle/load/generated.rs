@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use candle_core::{DType, Device};
 use candle_nn::VarBuilder;
 
+use super::gguf::cut_context;
 use super::{Loaded, element_type, quantisation};
 use crate::engine::architecture::Architecture;
 use crate::engine::candle::model::Model;
@@ -38,10 +39,11 @@ pub(super) fn load_synthetic(
             let length = buffer.get_ref().len() as u64;
             let path = PathBuf::from(name);
             let header = validate_gguf(&mut buffer, length).map_err(|source| EngineError::Header { path, source })?;
-            let architecture = Architecture::from_gguf(&header).map_err(|source| EngineError::Architecture {
+            let mut architecture = Architecture::from_gguf(&header).map_err(|source| EngineError::Architecture {
                 origin: name.to_owned(),
                 source,
             })?;
+            cut_context(&mut architecture);
             let model = Model::from_gguf(family, contents, &mut buffer, device).map_err(failed)?;
             (model, architecture, DType::F32, Some(block))
         }

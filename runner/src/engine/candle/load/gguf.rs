@@ -8,7 +8,7 @@ use candle_core::quantized::gguf_file;
 use candle_core::{DType, Device};
 
 use super::{Loaded, check_shape, digest, open, quantisation};
-use crate::engine::architecture::Architecture;
+use crate::engine::architecture::{Architecture, Family};
 use crate::engine::candle::model::Model;
 use crate::engine::candle::quantised;
 use crate::engine::architecture::{expected_tensors, gguf_name};
@@ -24,10 +24,11 @@ pub(super) fn load_gguf(path: &Path, device: &Device, requested: Option<WeightTy
         path: path.to_owned(),
         source,
     })?;
-    let architecture = Architecture::from_gguf(&header).map_err(|source| EngineError::Architecture {
+    let mut architecture = Architecture::from_gguf(&header).map_err(|source| EngineError::Architecture {
         origin: origin.clone(),
         source,
     })?;
+    cut_context(&mut architecture);
     let tensors = named_tensors(path, &architecture, &header)?;
     // candle ignores the frequency factors of Llama 3.1 and later: rotary positions are then those of Llama 3.
     if header.tensors.iter().any(|tensor| tensor.name == "rope_freqs.weight") {
@@ -84,6 +85,16 @@ pub(super) fn load_gguf(path: &Path, device: &Device, requested: Option<WeightTy
         tokenizer: Some(tokenizer),
         end_of_sequence: TextTokenizer::end_of_sequence_tokens(&header),
     })
+}
+
+/// candle's quantised llama computes rotary positions for this many tokens, whatever the file says.
+const QUANTISED_LLAMA_CONTEXT: usize = 4096;
+
+/// Cuts the context to what candle's quantised model computes.
+pub(super) fn cut_context(architecture: &mut Architecture) {
+    if architecture.family == Family::Llama {
+        architecture.context_length = architecture.context_length.min(QUANTISED_LLAMA_CONTEXT);
+    }
 }
 
 /// The expected tensors of a GGUF file under the names of safetensors files, after a check of their shapes.
