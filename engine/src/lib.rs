@@ -8,5 +8,7 @@
 
 pub mod architecture;
 pub mod batch;
+pub mod blocks;
 pub mod header;
+pub mod sequence;
 pub mod tensor;
