@@ -5,8 +5,11 @@
 //! [`Engine::step`] until it reports [`StepKind::Idle`].
 
 pub use lem_engine::{architecture, header};
+pub use lem_engine::sequence::{FinishReason, GeneratedToken, Sampling, SequenceRequest};
+pub use lem_crds::experiment::{Batching, Implementation};
 pub mod candle;
 mod error;
+pub mod native;
 pub mod source;
 pub mod threads;
 mod tokenizer;
@@ -26,6 +29,8 @@ pub struct LoadRequest {
     pub device: DeviceChoice,
     /// Element type of the weights; `None` lets the engine choose (see [`WeightType`]).
     pub dtype: Option<WeightType>,
+    /// Which code computes it.
+    pub implementation: Implementation,
 }
 
 /// Where to compute.
@@ -42,8 +47,8 @@ pub enum DeviceChoice {
 
 /// Element type in which the weights are held.
 ///
-/// Where a request leaves it open: a GGUF file keeps its own types; other weights are held as F32 on the CPU, where
-/// candle has no 16-bit matrix product, and as BF16 on CUDA.
+/// Where a request leaves it open, files keep their own types and synthetic weights are F32 on the CPU, BF16 on CUDA.
+/// candle-transformers holds safetensors files as F32 on the CPU, where candle has no 16-bit matrix product.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WeightType {
     /// 32-bit floats. For a GGUF file: every tensor is dequantised when it is loaded.
@@ -100,71 +105,10 @@ pub struct EngineDescription {
     pub weights_digest: String,
 }
 
-/// How a token is chosen from the logits.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Sampling {
-    /// Divisor of the logits; ignored without `do_sample`. Below 1e-7 it means greedy.
-    pub temperature: f64,
-    /// Draw at random (`true`) or take the largest logit (`false`).
-    pub do_sample: bool,
-    /// Keep this many of the most probable tokens.
-    pub top_k: Option<usize>,
-    /// Keep the most probable tokens up to this total probability.
-    pub top_p: Option<f64>,
-    /// Seed of the random draws; the same seed gives the same tokens.
-    pub seed: u64,
-}
-
-impl Sampling {
-    /// The largest logit, always.
-    pub const GREEDY: Self = Self {
-        temperature: 1.0,
-        do_sample: false,
-        top_k: None,
-        top_p: None,
-        seed: 0,
-    };
-}
-
-/// One sequence to generate.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SequenceRequest {
-    /// Chosen by the caller, returned with each token.
-    pub id: u64,
-    /// Prompt as token ids; not empty.
-    pub prompt: Vec<u32>,
-    /// Tokens to generate at most; at least 1.
-    pub max_output_tokens: u32,
-    /// Go on after an end-of-sequence token, so that exactly `max_output_tokens` are generated.
-    pub ignore_eos: bool,
-    /// Choice of the tokens.
-    pub sampling: Sampling,
-}
-
-/// Why a sequence ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum FinishReason {
-    /// An end-of-sequence token was generated; it is the last token reported.
-    EndOfSequence,
-    /// `max_output_tokens` were generated.
-    Length,
-}
-
-/// One token that a step produced.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct GeneratedToken {
-    /// The sequence's id.
-    pub sequence: u64,
-    /// The token.
-    pub token: u32,
-    /// Set on the last token of the sequence.
-    pub finished: Option<FinishReason>,
-}
-
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
-    /// Processed prompt tokens; the sequence's first token is among the output when its prompt is complete.
+    /// Processed prompt tokens; a sequence's first token is among the output when its prompt is complete.
     Prefill {
         /// Prompt tokens processed.
         tokens: usize,
@@ -174,23 +118,71 @@ pub enum StepKind {
         /// Sequences in the batch.
         rows: usize,
     },
+    /// Both at once, so that their times cannot be told apart.
+    Mixed {
+        /// Prompt tokens processed.
+        tokens: usize,
+        /// Sequences that generated a token.
+        rows: usize,
+    },
     /// Nothing was submitted.
     Idle,
 }
 
-/// Work since the engine was loaded. Differences between two readings are a window's work.
+/// Steps of static batches; differences between two readings are a window's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct StaticBatchCounts {
+    /// Steps in which rows decoded.
+    pub steps: u64,
+    /// Rows of those steps.
+    pub rows: u64,
+    /// Over all batches: rows times the longest prompt.
+    pub padded_tokens: u64,
+    /// Over all batches: prompt tokens.
+    pub real_tokens: u64,
+}
+
+/// State of a paged key-value cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BlockCounts {
+    /// Blocks of the cache.
+    pub total: u64,
+    /// Most blocks in use since [`Engine::begin_window`].
+    pub peak_used: u64,
+    /// Prompt tokens that were looked up in the cache of prefixes; none without one.
+    pub queried_tokens: Option<u64>,
+    /// Prompt tokens that were found there.
+    pub hit_tokens: Option<u64>,
+}
+
+/// Work since the engine was loaded. Differences between two readings are a window's work, but for the peaks.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct ExecutionCounts {
     /// Floating-point operations of the matrix products executed; see [`crate::flops::CountedFlops`].
     pub flops: f64,
+    /// Bytes of weights, keys and values that the products moved, if the engine counts them.
+    pub bytes: Option<f64>,
     /// Prompt tokens processed.
     pub prefill_tokens: u64,
     /// Tokens fed back and processed by decode steps; one less per sequence than it generates.
     pub decode_tokens: u64,
     /// Steps that were not idle.
     pub steps: u64,
-    /// Largest size of the key-value cache so far, in bytes.
+    /// Largest size of the key-value cache since [`Engine::begin_window`], in bytes.
     pub kv_cache_bytes_peak: u64,
+    /// Static batches; none under continuous batching.
+    pub static_batches: Option<StaticBatchCounts>,
+    /// The paged key-value cache; none if it is not paged.
+    pub blocks: Option<BlockCounts>,
+}
+
+/// How sequences share steps, and how long they may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineConfiguration {
+    /// How sequences share a step.
+    pub batching: Batching,
+    /// Positions of a sequence at most, prompt and output together; more than the model's context is cut to it.
+    pub sequence_positions: usize,
 }
 
 /// Computes tokens. One thread drives it; it may use others inside.
@@ -210,7 +202,15 @@ pub trait Engine: Send {
     /// together with its output exceeds the context.
     fn submit(&mut self, request: SequenceRequest) -> Result<(), EngineError>;
 
-    /// Executes one prefill or one decode step and appends the tokens to `output`. The tokens are on the host when it
+    /// Prepares for other sequences; none may be in flight. May take memory.
+    ///
+    /// Errors: a batching that the engine does not have.
+    fn configure(&mut self, configuration: &EngineConfiguration) -> Result<(), EngineError>;
+
+    /// Begins the peaks anew. With a `salt`, prompts share nothing with what was computed under another one.
+    fn begin_window(&mut self, salt: Option<u64>);
+
+    /// Executes one step and appends the tokens to `output`. The tokens are on the host when it
     /// returns.
     ///
     /// After an error the sequences in flight are lost; [`Engine::abort`] makes the engine usable again.
@@ -230,7 +230,24 @@ pub trait Engine: Send {
 ///
 /// Errors name the file or the repository and what is wrong with it.
 pub fn load(request: &LoadRequest) -> Result<Box<dyn Engine>, EngineError> {
-    Ok(Box::new(candle::CandleEngine::load(request)?))
+    let resolved = request
+        .source
+        .resolve()
+        .map_err(|source| EngineError::Source { source })?;
+    if request.implementation == Implementation::Transformers {
+        return Ok(Box::new(candle::CandleEngine::load(&resolved, request)?));
+    }
+    match native::NativeEngine::load(&resolved, request) {
+        Ok(engine) => Ok(Box::new(engine)),
+        Err(error) if request.implementation == Implementation::Auto && error.is_unsupported() => {
+            tracing::warn!(
+                reason = crate::protocol::with_causes(&error),
+                "candle-transformers computes this model, one sequence at a time"
+            );
+            Ok(Box::new(candle::CandleEngine::load(&resolved, request)?))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -10,8 +10,8 @@ use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as CandleSampling};
 
 use super::{
-    Engine, EngineDescription, EngineError, ExecutionCounts, FinishReason, GeneratedToken, Sampling, SequenceRequest,
-    StepKind, TextTokenizer,
+    Batching, Engine, EngineConfiguration, EngineDescription, EngineError, ExecutionCounts, FinishReason,
+    GeneratedToken, Sampling, SequenceRequest, StaticBatchCounts, StepKind, TextTokenizer,
 };
 use crate::flops::CountedFlops;
 use model::Model;
@@ -171,6 +171,20 @@ impl Engine for CandleEngine {
         Ok(())
     }
 
+    fn configure(&mut self, configuration: &EngineConfiguration) -> Result<(), EngineError> {
+        match &configuration.batching {
+            Batching::Static(batching) if batching.batch_size == 1 => Ok(()),
+            _ => Err(EngineError::Unsupported {
+                what: "candle-transformers runs one sequence at a time: engine.candle.batching.static.batchSize must be 1"
+                    .to_owned(),
+            }),
+        }
+    }
+
+    fn begin_window(&mut self, _salt: Option<u64>) {
+        self.counts.kv_cache_bytes_peak = 0;
+    }
+
     fn step(&mut self, output: &mut Vec<GeneratedToken>) -> Result<StepKind, EngineError> {
         let Some(mut sequence) = self.sequence.take() else {
             return Ok(StepKind::Idle);
@@ -184,8 +198,15 @@ impl Engine for CandleEngine {
     }
 
     fn counts(&self) -> ExecutionCounts {
+        let decoded = self.counts.decode_tokens;
         ExecutionCounts {
             flops: self.flops.total(),
+            static_batches: Some(StaticBatchCounts {
+                steps: decoded,
+                rows: decoded,
+                padded_tokens: self.counts.prefill_tokens,
+                real_tokens: self.counts.prefill_tokens,
+            }),
             ..self.counts
         }
     }

@@ -121,6 +121,44 @@ pub enum EngineError {
         /// The sequence's id.
         sequence: u64,
     },
+    /// The engine does not have what was asked for.
+    #[error("{what}")]
+    Unsupported {
+        /// What, and what to do instead.
+        what: String,
+    },
+    /// The files hold tensors that lem's own engine cannot compute with.
+    #[error("lem's own engine cannot use the weights of {origin}")]
+    Tensors {
+        /// File, directory or preset.
+        origin: String,
+        /// Cause.
+        #[source]
+        source: lem_engine::source::SourceError,
+    },
+    /// lem's own engine could not be built, or a step not be computed.
+    #[error("lem's own engine failed")]
+    Decoder {
+        /// Cause.
+        #[source]
+        source: lem_engine::decoder::DecoderError,
+    },
+    /// A sequence was not accepted.
+    #[error("a sequence was refused")]
+    Submit {
+        /// Cause.
+        #[source]
+        source: lem_engine::scheduler::SubmitError,
+    },
+    /// No token can be chosen.
+    #[error("no token can be chosen for sequence {sequence}")]
+    Choose {
+        /// The sequence's id.
+        sequence: u64,
+        /// Cause.
+        #[source]
+        source: lem_engine::sampler::SamplerError,
+    },
     /// A forward pass failed.
     #[error("a forward pass over {tokens} tokens at position {position} failed")]
     Forward {
@@ -149,6 +187,22 @@ pub enum EngineError {
 }
 
 impl EngineError {
+    /// Whether another implementation may have what this one lacks.
+    pub(crate) fn is_unsupported(&self) -> bool {
+        use lem_engine::{decoder::DecoderError, source::SourceError};
+        matches!(
+            self,
+            Self::Unsupported { .. }
+                | Self::Tensors {
+                    source: SourceError::ElementType { .. },
+                    ..
+                }
+                | Self::Decoder {
+                    source: DecoderError::HeadDimension { .. },
+                }
+        )
+    }
+
     /// A fixed name for metrics and event reasons.
     pub fn category(&self) -> &'static str {
         match self {
@@ -169,6 +223,11 @@ impl EngineError {
             Self::UnknownToken { .. } => "unknown_token",
             Self::EmptyRequest { .. } => "empty_request",
             Self::NoFreeSlot { .. } => "no_free_slot",
+            Self::Unsupported { .. } => "unsupported",
+            Self::Tensors { .. } => "tensors",
+            Self::Decoder { .. } => "decoder",
+            Self::Submit { .. } => "submit",
+            Self::Choose { .. } => "sample",
             Self::Forward { .. } => "forward",
             Self::Sample { .. } => "sample",
             Self::Synchronize { .. } => "synchronize",

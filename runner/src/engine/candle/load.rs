@@ -42,24 +42,20 @@ struct Loaded {
 }
 
 impl CandleEngine {
-    /// Resolves the source, checks its files and builds the model on the device.
-    pub fn load(request: &LoadRequest) -> Result<Self, EngineError> {
-        let resolved = request
-            .source
-            .resolve()
-            .map_err(|source| EngineError::Source { source })?;
+    /// Checks the files of a source and builds the model on the device.
+    pub fn load(resolved: &ResolvedModel, request: &LoadRequest) -> Result<Self, EngineError> {
         let device = select_device(request.device)?;
         if device.is_cpu() && std::env::var_os("CANDLE_NUM_THREADS").is_none() {
             tracing::warn!("CANDLE_NUM_THREADS is not set: candle's own choice can be many times slower");
         }
         let loaded = match resolved {
-            ResolvedModel::Gguf(path) => gguf::load_gguf(&path, &device, request.dtype)?,
-            ResolvedModel::Safetensors(files) => safetensors::load_safetensors(&files, &device, request.dtype)?,
+            ResolvedModel::Gguf(path) => gguf::load_gguf(path, &device, request.dtype)?,
+            ResolvedModel::Safetensors(files) => safetensors::load_safetensors(files, &device, request.dtype)?,
             ResolvedModel::Synthetic {
                 name,
                 architecture,
                 seed,
-            } => generated::load_synthetic(&name, architecture, seed, &device, request.dtype)?,
+            } => generated::load_synthetic(name, architecture.clone(), *seed, &device, request.dtype)?,
         };
         Ok(Self::assemble(loaded, device))
     }
