@@ -19,10 +19,12 @@ pub mod header;
 pub mod kernels;
 mod packed;
 pub mod pool;
+pub mod sampler;
+pub mod scheduler;
+pub mod sequence;
 mod shared;
 mod simd;
 pub mod source;
-pub mod sequence;
 pub mod tensor;
 #[cfg(test)]
 mod testing;

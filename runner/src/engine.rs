@@ -9,6 +9,7 @@ pub use lem_engine::sequence::{FinishReason, GeneratedToken, Sampling, SequenceR
 pub use lem_crds::experiment::{Batching, Implementation};
 pub mod candle;
 mod error;
+mod files;
 pub mod native;
 pub mod source;
 pub mod threads;

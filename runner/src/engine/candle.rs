@@ -15,6 +15,7 @@ use super::{
 };
 use crate::flops::CountedFlops;
 use model::Model;
+pub(super) use synthetic::generate;
 
 /// Runs models of candle-transformers.
 pub struct CandleEngine {

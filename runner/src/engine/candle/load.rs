@@ -5,12 +5,8 @@ mod gguf;
 mod safetensors;
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::Read;
-use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use sha2::{Digest, Sha256};
 
 use super::CandleEngine;
 use super::model::Model;
@@ -158,35 +154,6 @@ fn element_type(requested: Option<WeightType>, device: &Device, what: &str) -> R
     }
 }
 
-fn open(path: &Path) -> Result<(File, u64), EngineError> {
-    let failed = |source| EngineError::ReadFile {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    let length = file.metadata().map_err(failed)?.len();
-    Ok((file, length))
-}
-
-fn check_shape<'a>(
-    path: &Path,
-    name: &str,
-    expected: &[usize],
-    found: Option<&'a TensorRecord>,
-) -> Result<&'a TensorRecord, EngineError> {
-    let failed = |found| EngineError::Tensor {
-        path: path.to_owned(),
-        tensor: name.to_owned(),
-        expected: expected.to_vec(),
-        found,
-    };
-    match found {
-        None => Err(failed("it is missing".to_owned())),
-        Some(tensor) if tensor.shape != expected => Err(failed(format!("has {:?}", tensor.shape))),
-        Some(tensor) => Ok(tensor),
-    }
-}
-
 /// The element type of most elements, if it is a block type.
 fn quantisation(tensors: &[TensorRecord]) -> Option<String> {
     let mut elements: HashMap<&str, u64> = HashMap::new();
@@ -195,30 +162,4 @@ fn quantisation(tensors: &[TensorRecord]) -> Option<String> {
     }
     let (name, _) = elements.into_iter().max_by_key(|(_, elements)| *elements)?;
     name.starts_with('Q').then(|| name.to_owned())
-}
-
-/// The hexadecimal SHA-256 of a file; of several files, that of the concatenation of their digests.
-fn digest(paths: &[PathBuf]) -> Result<String, EngineError> {
-    let mut digests = Vec::new();
-    let mut buffer = vec![0; 1 << 20];
-    for path in paths {
-        let failed = |source| EngineError::ReadFile {
-            path: path.clone(),
-            source,
-        };
-        let (mut file, _) = open(path)?;
-        let mut hash = Sha256::new();
-        loop {
-            match file.read(&mut buffer).map_err(failed)? {
-                0 => break,
-                count => hash.update(&buffer[..count]),
-            }
-        }
-        digests.push(hash.finalize());
-    }
-    let digest = match digests.as_slice() {
-        [digest] => *digest,
-        digests => digests.iter().fold(Sha256::new(), Sha256::chain_update).finalize(),
-    };
-    Ok(format!("{digest:x}"))
 }

@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16};
+use lem_engine::tensor::ElementType;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
@@ -69,6 +71,24 @@ pub(super) fn tensor(
             Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(dtype)
         }
     }
+}
+
+/// The bytes of a generated tensor, as a file would store it. `element_type` is a float, `Q4_0` or `Q8_0`.
+pub(in crate::engine) fn generate(
+    architecture: &Architecture,
+    expected: &ExpectedTensor,
+    seed: u64,
+    element_type: ElementType,
+) -> Result<Vec<u8>> {
+    let dtype = match element_type {
+        ElementType::F16 => GgmlDType::F16,
+        ElementType::Bf16 => GgmlDType::BF16,
+        ElementType::Q4_0 => GgmlDType::Q4_0,
+        ElementType::Q8_0 => GgmlDType::Q8_0,
+        _ => GgmlDType::F32,
+    };
+    let values = tensor(architecture, expected, seed, DType::F32)?;
+    Ok(QTensor::quantize(&values, dtype)?.data()?.into_owned())
 }
 
 /// Describes a generated tensor as the header of a file would.

@@ -1,24 +1,23 @@
 //! Loads a GGUF file.
 
-use std::collections::HashMap;
 use std::io::{BufReader, Seek};
 use std::path::Path;
 
 use candle_core::quantized::gguf_file;
 use candle_core::{DType, Device};
 
-use super::{Loaded, check_shape, digest, open, quantisation};
+use super::{Loaded, quantisation};
 use crate::engine::architecture::{Architecture, Family};
 use crate::engine::candle::model::Model;
 use crate::engine::candle::quantised;
-use crate::engine::architecture::{expected_tensors, gguf_name};
-use crate::engine::header::{GgufHeader, TensorRecord, validate_gguf};
+use crate::engine::header::{TensorRecord, validate_gguf};
+use crate::engine::files;
 use crate::engine::{EngineError, TextTokenizer, WeightType};
 
 /// Loads the file in its own element types, or dequantised if F32 is asked for.
 pub(super) fn load_gguf(path: &Path, device: &Device, requested: Option<WeightType>) -> Result<Loaded, EngineError> {
     let origin = path.display().to_string();
-    let (file, length) = open(path)?;
+    let (file, length) = files::open(path)?;
     let mut reader = BufReader::with_capacity(1 << 20, file);
     let header = validate_gguf(&mut reader, length).map_err(|source| EngineError::Header {
         path: path.to_owned(),
@@ -29,7 +28,7 @@ pub(super) fn load_gguf(path: &Path, device: &Device, requested: Option<WeightTy
         source,
     })?;
     cut_context(&mut architecture);
-    let tensors = named_tensors(path, &architecture, &header)?;
+    let tensors = files::gguf_tensors(path, &architecture, &header)?;
     // candle ignores the frequency factors of Llama 3.1 and later: rotary positions are then those of Llama 3.
     if header.tensors.iter().any(|tensor| tensor.name == "rope_freqs.weight") {
         tracing::warn!(
@@ -38,7 +37,7 @@ pub(super) fn load_gguf(path: &Path, device: &Device, requested: Option<WeightTy
         );
     }
     let tokenizer = TextTokenizer::from_gguf(&header, &origin).map_err(|source| EngineError::Tokenizer { source })?;
-    let weights_digest = digest(std::slice::from_ref(&path.to_owned()))?;
+    let weights_digest = files::digest(std::slice::from_ref(&path.to_owned()))?;
     let failed = |source| EngineError::Load {
         origin: origin.clone(),
         source,
@@ -95,27 +94,4 @@ pub(super) fn cut_context(architecture: &mut Architecture) {
     if architecture.family == Family::Llama {
         architecture.context_length = architecture.context_length.min(QUANTISED_LLAMA_CONTEXT);
     }
-}
-
-/// The expected tensors of a GGUF file under the names of safetensors files, after a check of their shapes.
-fn named_tensors(
-    path: &Path,
-    architecture: &Architecture,
-    header: &GgufHeader,
-) -> Result<Vec<TensorRecord>, EngineError> {
-    let found: HashMap<&str, &TensorRecord> = header
-        .tensors
-        .iter()
-        .map(|tensor| (tensor.name.as_str(), tensor))
-        .collect();
-    let mut tensors = Vec::new();
-    for expected in expected_tensors(architecture) {
-        let name = gguf_name(architecture, &expected.name);
-        let tensor = check_shape(path, &name, &expected.shape, found.get(name.as_str()).copied())?;
-        tensors.push(TensorRecord {
-            name: expected.name,
-            ..tensor.clone()
-        });
-    }
-    Ok(tensors)
 }

@@ -1,0 +1,317 @@
+//! From a resolved source to an engine.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Cursor;
+use std::path::{Path, PathBuf};
+
+use lem_engine::{
+    batch::{BLOCK_POSITIONS, Batch},
+    decoder::{Decoder, DecoderConfiguration, SourceConventions},
+    sampler::SamplerScratch,
+    scheduler::Scheduler,
+    source::{FileSource, WeightFile},
+    tensor::{ElementType, StoredTensor, TensorSource},
+};
+use memmap2::Mmap;
+
+use super::{NativeEngine, cache_type, limits};
+use crate::engine::architecture::{Architecture, expected_tensors};
+use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
+use crate::engine::files;
+use crate::engine::source::{ResolvedModel, SafetensorsFiles};
+use crate::engine::{
+    Batching, ComputePrecision, DeviceChoice, EngineConfiguration, EngineDescription, EngineError, LoadRequest,
+    TextTokenizer, WeightType, threads::engine_threads,
+};
+
+/// What is known of a model beside its tensors.
+struct Known {
+    origin: String,
+    architecture: Architecture,
+    /// The tensors that the architecture needs, under the names of safetensors files.
+    tensors: Vec<TensorRecord>,
+    weights_digest: String,
+    tokenizer: Option<TextTokenizer>,
+    end_of_sequence: Vec<u32>,
+    conventions: SourceConventions,
+    weight_type: Option<ElementType>,
+}
+
+impl NativeEngine {
+    /// Checks the files of a source and packs the weights.
+    pub fn load(resolved: &ResolvedModel, request: &LoadRequest) -> Result<Self, EngineError> {
+        on_the_cpu(request.device)?;
+        match resolved {
+            ResolvedModel::Gguf(path) => gguf(path, request.dtype),
+            ResolvedModel::Safetensors(files) => safetensors(files, request.dtype),
+            ResolvedModel::Synthetic {
+                name,
+                architecture,
+                seed,
+            } => synthetic(name, architecture, *seed, request.dtype),
+        }
+    }
+
+    fn assemble(known: Known, source: &dyn TensorSource) -> Result<Self, EngineError> {
+        let architecture = known.architecture;
+        let types = |tensor: &TensorRecord| ElementType::from_name(&tensor.element_type);
+        let floats = known.weight_type.is_none_or(|to| to == ElementType::F32)
+            && known
+                .tensors
+                .iter()
+                .all(|tensor| known.weight_type.or(types(tensor)) == Some(ElementType::F32));
+        let first = EngineConfiguration {
+            batching: Batching::default(),
+            sequence_positions: BLOCK_POSITIONS,
+        };
+        let base = DecoderConfiguration {
+            blocks: 0,
+            cache_type: cache_type(floats),
+            token_budget: 0,
+            sampled_rows: 0,
+            context_length: 0,
+            threads: engine_threads(),
+            instruction_set: None,
+            weight_type: known.weight_type,
+            conventions: known.conventions,
+        };
+        let (configuration, scheduler) = limits(&first, architecture.context_length, base);
+        // The rotary tables are for the whole context; all else is taken when it is configured.
+        let build = DecoderConfiguration {
+            context_length: architecture.context_length,
+            ..configuration
+        };
+        let mut decoder =
+            Decoder::new(&architecture, source, &build).map_err(|source| EngineError::Decoder { source })?;
+        decoder.reconfigure(&configuration);
+        let dominant = decoder.dominant_type();
+        let description = EngineDescription {
+            name: "lem",
+            version: env!("CARGO_PKG_VERSION"),
+            device: "cpu".to_owned(),
+            dtype: configuration.cache_type.name().to_owned(),
+            compute_precision: precision(dominant),
+            quantisation: dominant.is_quantised().then(|| dominant.name().to_owned()),
+            weight_bytes: decoder.memory().weights as u64,
+            parameters: known.tensors.iter().map(TensorRecord::elements).sum(),
+            context_length: architecture.context_length,
+            vocabulary_size: architecture.vocabulary_size,
+            weights_digest: known.weights_digest,
+            architecture,
+        };
+        tracing::info!(
+            model = known.origin,
+            instructions = decoder.instruction_set().name(),
+            threads = decoder.threads(),
+            "packed the weights"
+        );
+        Ok(Self {
+            decoder,
+            configuration,
+            scheduler: Scheduler::new(scheduler),
+            batching: first.batching,
+            description,
+            tokenizer: known.tokenizer,
+            end_of_sequence: known.end_of_sequence,
+            batch: Batch::default(),
+            samplers: Vec::new(),
+            scratch: SamplerScratch::default(),
+            chosen: Vec::new(),
+            steps: 0,
+        })
+    }
+}
+
+fn on_the_cpu(device: DeviceChoice) -> Result<(), EngineError> {
+    match device {
+        DeviceChoice::Cpu => Ok(()),
+        DeviceChoice::Auto if !candle_core::utils::cuda_is_available() => Ok(()),
+        DeviceChoice::Auto | DeviceChoice::Cuda(_) => Err(EngineError::Unsupported {
+            what: "lem's own engine computes on the CPU: set engine.candle.device to Cpu, or implementation to Transformers"
+                .to_owned(),
+        }),
+    }
+}
+
+/// The precision of the products: quantised weights meet activations of 8 bits.
+const fn precision(weights: ElementType) -> ComputePrecision {
+    match weights {
+        ElementType::F32 => ComputePrecision::Fp32,
+        ElementType::F16 => ComputePrecision::Fp32,
+        ElementType::Bf16 => ComputePrecision::Bf16,
+        _ => ComputePrecision::Int8,
+    }
+}
+
+/// The floats that matrices are to be held in.
+fn floats(requested: Option<WeightType>, origin: &str) -> Result<Option<ElementType>, EngineError> {
+    match requested {
+        None => Ok(None),
+        Some(WeightType::F32) => Ok(Some(ElementType::F32)),
+        Some(WeightType::F16) => Ok(Some(ElementType::F16)),
+        Some(WeightType::Bf16) => Ok(Some(ElementType::Bf16)),
+        Some(other) => Err(EngineError::WeightType {
+            what: origin.to_owned(),
+            dtype: other.name(),
+        }),
+    }
+}
+
+fn map(path: &Path) -> Result<Mmap, EngineError> {
+    let failed = |source| EngineError::ReadFile {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::open(path).map_err(failed)?;
+    #[expect(
+        unsafe_code,
+        reason = "the file is mapped; nothing else writes it while it is loaded"
+    )]
+    // SAFETY: the map is only read. A file that another process shortened meanwhile would end this process with a bus
+    // error, not corrupt its memory.
+    unsafe { Mmap::map(&file) }.map_err(failed)
+}
+
+fn architecture_error(origin: &str) -> impl Fn(lem_engine::architecture::ArchitectureError) -> EngineError {
+    let origin = origin.to_owned();
+    move |source| EngineError::Architecture {
+        origin: origin.clone(),
+        source,
+    }
+}
+
+fn tensors_error(origin: &str) -> impl Fn(lem_engine::source::SourceError) -> EngineError {
+    let origin = origin.to_owned();
+    move |source| EngineError::Tensors {
+        origin: origin.clone(),
+        source,
+    }
+}
+
+fn gguf(path: &PathBuf, requested: Option<WeightType>) -> Result<NativeEngine, EngineError> {
+    let origin = path.display().to_string();
+    let bytes = map(path)?;
+    let header = validate_gguf(&mut Cursor::new(&bytes), bytes.len() as u64).map_err(|source| EngineError::Header {
+        path: path.clone(),
+        source,
+    })?;
+    let architecture = Architecture::from_gguf(&header).map_err(architecture_error(&origin))?;
+    let tensors = files::gguf_tensors(path, &architecture, &header)?;
+    let file = WeightFile {
+        tensors: &header.tensors,
+        bytes: &bytes,
+    };
+    let source = FileSource::gguf(&architecture, file).map_err(tensors_error(&origin))?;
+    let known = Known {
+        tokenizer: Some(
+            TextTokenizer::from_gguf(&header, &origin).map_err(|source| EngineError::Tokenizer { source })?,
+        ),
+        end_of_sequence: TextTokenizer::end_of_sequence_tokens(&header),
+        conventions: FileSource::gguf_conventions(&architecture),
+        weight_type: floats(requested, &origin)?,
+        weights_digest: files::digest(std::slice::from_ref(path))?,
+        origin,
+        architecture,
+        tensors,
+    };
+    NativeEngine::assemble(known, &source)
+}
+
+fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Result<NativeEngine, EngineError> {
+    let path = &model.configuration;
+    let origin = path.display().to_string();
+    let configuration = files::read(path)?;
+    let architecture = Architecture::from_configuration(&configuration).map_err(architecture_error(&origin))?;
+    let maps: Vec<Mmap> = model.weights.iter().map(|path| map(path)).collect::<Result<_, _>>()?;
+    let mut headers = Vec::new();
+    for (path, bytes) in model.weights.iter().zip(&maps) {
+        let header = validate_safetensors(&mut Cursor::new(bytes), bytes.len() as u64);
+        headers.push(header.map_err(|source| EngineError::Header {
+            path: path.clone(),
+            source,
+        })?);
+    }
+    let tensors = files::safetensors_tensors(model, &architecture, headers.iter().flat_map(|header| &header.tensors))?;
+    let weights = headers.iter().zip(&maps).map(|(header, bytes)| WeightFile {
+        tensors: &header.tensors,
+        bytes,
+    });
+    let source = FileSource::safetensors(&architecture, weights.collect()).map_err(tensors_error(&origin))?;
+    let known = Known {
+        tokenizer: Some(
+            TextTokenizer::from_file(&model.tokenizer).map_err(|source| EngineError::Tokenizer { source })?,
+        ),
+        end_of_sequence: files::end_of_sequence(model, &configuration)?,
+        conventions: SourceConventions::default(),
+        weight_type: floats(requested, &origin)?,
+        weights_digest: files::digest(&model.weights)?,
+        origin,
+        architecture,
+        tensors,
+    };
+    NativeEngine::assemble(known, &source)
+}
+
+/// Tensors that were generated.
+struct Generated(HashMap<String, (ElementType, usize, usize, Vec<u8>)>);
+
+impl TensorSource for Generated {
+    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let (element_type, rows, columns, bytes) = self.0.get(name)?;
+        Some(StoredTensor {
+            element_type: *element_type,
+            rows: *rows,
+            columns: *columns,
+            bytes,
+        })
+    }
+}
+
+fn synthetic(
+    name: &str,
+    architecture: &Architecture,
+    seed: u64,
+    requested: Option<WeightType>,
+) -> Result<NativeEngine, EngineError> {
+    architecture.validate().map_err(architecture_error(name))?;
+    let element_type = match requested {
+        None | Some(WeightType::F32) => ElementType::F32,
+        Some(WeightType::F16) => ElementType::F16,
+        Some(WeightType::Bf16) => ElementType::Bf16,
+        Some(WeightType::Q4_0) => ElementType::Q4_0,
+        Some(WeightType::Q8_0) => ElementType::Q8_0,
+    };
+    let failed = |source| EngineError::Load {
+        origin: name.to_owned(),
+        source,
+    };
+    let mut tensors = HashMap::new();
+    let mut records = Vec::new();
+    for expected in expected_tensors(architecture) {
+        // Vectors stay floats, as in files.
+        let stored = if expected.shape.len() == 2 { element_type } else { ElementType::F32 };
+        let bytes = crate::engine::candle::generate(architecture, &expected, seed, stored).map_err(failed)?;
+        let columns = expected.shape.last().copied().unwrap_or(1);
+        let rows = expected.shape[..expected.shape.len() - 1].iter().product();
+        records.push(TensorRecord {
+            name: expected.name.clone(),
+            shape: expected.shape.clone(),
+            element_type: stored.name().to_owned(),
+            bytes: bytes.len() as u64,
+            offset: 0,
+        });
+        tensors.insert(expected.name, (stored, rows, columns, bytes));
+    }
+    let known = Known {
+        origin: name.to_owned(),
+        architecture: architecture.clone(),
+        tensors: records,
+        weights_digest: format!("synthetic:{name}:{seed}"),
+        tokenizer: None,
+        end_of_sequence: Vec::new(),
+        conventions: SourceConventions::default(),
+        weight_type: None,
+    };
+    NativeEngine::assemble(known, &Generated(tensors))
+}
