@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     model::{
-        Architecture, ArchitectureFamily, Batching, CandleEngine, DType, Device, DirectorySource, Engine,
-        HuggingFaceSource, ImageSource, Model, ModelSource, PersistentVolumeClaimSource, SecretKeyReference,
-        StaticBatching, SyntheticSource,
+        Architecture, ArchitectureFamily, Batching, CandleEngine, ContinuousBatching, DType, Device, DirectorySource,
+        Engine, HuggingFaceSource, ImageSource, Implementation, Model, ModelSource, PersistentVolumeClaimSource,
+        PrefixCaching, SecretKeyReference, StaticBatching, SyntheticSource,
     },
     placement::{
         EnvironmentVariable, ImagePullPolicy, Placement, PlacementStrategy, RunnerResources, RunnerTemplate, TimeToLive,

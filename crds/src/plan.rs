@@ -7,7 +7,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::experiment::{Barrier, Baseline, Batching, Cooldown, Deadlines, Decoder, Energy, Engine, Model, Warmup, Workload};
+use crate::experiment::{
+    Barrier, Baseline, Batching, Cooldown, Deadlines, Decoder, Energy, Engine, Model, Warmup, Workload,
+};
 
 /// Everything that decides what is loaded. Processes of equal load plans may share one load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]

@@ -28,23 +28,50 @@ fn main() {
     let bytes = std::fs::read(&arguments[1]).unwrap();
     let header = validate_gguf(&mut Cursor::new(&bytes), bytes.len() as u64).unwrap();
     let architecture = Architecture::from_gguf(&header).unwrap();
-    let source = FileSource::gguf(&architecture, WeightFile { tensors: &header.tensors, bytes: &bytes }).unwrap();
+    let source = FileSource::gguf(
+        &architecture,
+        WeightFile {
+            tensors: &header.tensors,
+            bytes: &bytes,
+        },
+    )
+    .unwrap();
     let blocks = (prompt + steps).div_ceil(BLOCK_POSITIONS);
     let begin = Instant::now();
-    let mut decoder = Decoder::new(&architecture, &source, &DecoderConfiguration {
-        blocks: blocks * rows,
-        cache_type: if arguments[1].contains("f32") { CacheType::F32 } else { CacheType::F16 },
-        token_budget: 512.max(rows),
-        sampled_rows: rows,
-        context_length: prompt + steps,
-        threads: std::env::var("THREADS").map_or(2, |threads| threads.parse().unwrap()),
-        instruction_set: None,
-        weight_type: None,
-        conventions: FileSource::gguf_conventions(&architecture),
-    }).unwrap();
-    println!("load {:?} {:?} {}", begin.elapsed(), decoder.memory(), decoder.instruction_set().name());
-    let tokens: Vec<u32> = if prompt == 5 { vec![504, 3575, 282, 4649, 314] } else { (0..prompt as u32).map(|t| 300 + t * 7 % 30000).collect() };
-    let tables: Vec<Vec<u32>> = (0..rows).map(|row| (0..blocks).map(|block| (row * blocks + block) as u32).collect()).collect();
+    let mut decoder = Decoder::new(
+        &architecture,
+        &source,
+        &DecoderConfiguration {
+            blocks: blocks * rows,
+            cache_type: if arguments[1].contains("f32") {
+                CacheType::F32
+            } else {
+                CacheType::F16
+            },
+            token_budget: 512.max(rows),
+            sampled_rows: rows,
+            context_length: prompt + steps,
+            threads: std::env::var("THREADS").map_or(2, |threads| threads.parse().unwrap()),
+            instruction_set: None,
+            weight_type: None,
+            conventions: FileSource::gguf_conventions(&architecture),
+        },
+    )
+    .unwrap();
+    println!(
+        "load {:?} {:?} {}",
+        begin.elapsed(),
+        decoder.memory(),
+        decoder.instruction_set().name()
+    );
+    let tokens: Vec<u32> = if prompt == 5 {
+        vec![504, 3575, 282, 4649, 314]
+    } else {
+        (0..prompt as u32).map(|t| 300 + t * 7 % 30000).collect()
+    };
+    let tables: Vec<Vec<u32>> = (0..rows)
+        .map(|row| (0..blocks).map(|block| (row * blocks + block) as u32).collect())
+        .collect();
     let mut last = vec![0; rows];
     let mut batch = Batch::default();
     for pass in 0..2 {
@@ -79,6 +106,10 @@ fn main() {
         output.push(last[0]);
     }
     times.sort_by(f64::total_cmp);
-    println!("decode median {:.1} tok/s, best {:.1}", rows as f64 / times[steps / 2], rows as f64 / times[0]);
+    println!(
+        "decode median {:.1} tok/s, best {:.1}",
+        rows as f64 / times[steps / 2],
+        rows as f64 / times[0]
+    );
     println!("{output:?}");
 }

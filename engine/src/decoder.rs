@@ -26,8 +26,8 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::tensor::{ElementType, TensorSource};
 use attention::AttentionPlan;
-pub(crate) use weights::Weights;
 use weights::Layer;
+pub(crate) use weights::Weights;
 use workspace::Workspace;
 
 /// What a decoder is built for.
@@ -157,10 +157,13 @@ impl Decoder {
     pub fn reconfigure(&mut self, configuration: &DecoderConfiguration) {
         self.cache_shape.blocks = configuration.blocks;
         // The old one first: both together may not fit.
-        self.cache = Cache::new(self.cache_type, CacheShape {
-            blocks: 0,
-            ..self.cache_shape
-        });
+        self.cache = Cache::new(
+            self.cache_type,
+            CacheShape {
+                blocks: 0,
+                ..self.cache_shape
+            },
+        );
         self.cache = Cache::new(self.cache_type, self.cache_shape);
         let threads = self.pool.threads();
         self.workspace = Workspace::new(&self.architecture, &self.weights, configuration, self.set, threads);
@@ -240,7 +243,11 @@ impl Decoder {
         if let Some(token) = batch.tokens.iter().find(|token| **token as usize >= vocabulary) {
             return Err(too_many("token", *token as usize, vocabulary - 1));
         }
-        if let Some(block) = batch.block_table.iter().find(|block| **block as usize >= self.cache_shape.blocks) {
+        if let Some(block) = batch
+            .block_table
+            .iter()
+            .find(|block| **block as usize >= self.cache_shape.blocks)
+        {
             return Err(too_many("block", *block as usize, self.cache_shape.blocks - 1));
         }
         for row in &batch.rows {
@@ -268,7 +275,9 @@ impl Decoder {
             let values = unsafe { residual.part(row * stride, hidden) };
             embedding.row(batch.tokens[row] as usize, values);
             if gemma {
-                values.iter_mut().for_each(|value| *value *= scale);
+                for value in values {
+                    *value *= scale;
+                }
             }
         });
     }
@@ -475,7 +484,10 @@ fn for_rows(pool: &mut Pool, rows: usize, work: &(dyn Fn(usize) + Sync)) {
 }
 
 /// Normalises rows of the residual stream into activations.
-#[expect(clippy::too_many_arguments, reason = "parts of the decoder that are borrowed one by one")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "parts of the decoder that are borrowed one by one"
+)]
 fn normalise_rows(
     pool: &mut Pool,
     set: InstructionSet,
@@ -526,7 +538,10 @@ fn multiply_all(
 ) {
     let total: usize = products.iter().map(|(matrix, _, _)| matrix.panels()).sum();
     let chunk = chunk_panels(total, pool.threads());
-    let chunks = products.iter().map(|(matrix, _, _)| matrix.panels().div_ceil(chunk)).sum();
+    let chunks = products
+        .iter()
+        .map(|(matrix, _, _)| matrix.panels().div_ceil(chunk))
+        .sum();
     pool.run(chunks, &|index| {
         let mut index = index;
         for (matrix, bias, output) in products {
@@ -548,7 +563,10 @@ fn multiply_all(
 }
 
 /// Adds a product to the residual stream, normalised before if there is a norm.
-#[expect(clippy::too_many_arguments, reason = "parts of the decoder that are borrowed one by one")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "parts of the decoder that are borrowed one by one"
+)]
 fn add_product(
     pool: &mut Pool,
     set: InstructionSet,

@@ -1,6 +1,17 @@
 //! The arithmetic of a step. Every kernel is one generic body; [`kernel!`] compiles it for each instruction set and
 //! chooses at run time.
-#![expect(unsafe_code, reason = "kernels read and write disjoint parts of shared buffers, without checks in the loops")]
+#![expect(
+    clippy::inline_always,
+    reason = "a body that is not inlined is compiled without the instruction set"
+)]
+#![expect(
+    clippy::needless_range_loop,
+    reason = "loops over rows index several arrays and are unrolled whole"
+)]
+#![expect(
+    unsafe_code,
+    reason = "kernels read and write disjoint parts of shared buffers, without checks in the loops"
+)]
 
 pub(crate) mod activations;
 pub(crate) mod attention;
@@ -77,7 +88,6 @@ impl InstructionSet {
 macro_rules! kernel {
     ($(#[$attribute:meta])* $visibility:vis unsafe fn $name:ident($($argument:ident: $type:ty),* $(,)?) = $body:ident $(, $element:ty)?) => {
         $(#[$attribute])*
-        #[expect(clippy::too_many_arguments, reason = "kernels take what they need by value")]
         $visibility unsafe fn $name(set: crate::kernels::InstructionSet, $($argument: $type),*) {
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma,f16c")]

@@ -39,7 +39,7 @@ pub(crate) struct PackedMatrix {
 /// A cache line, for the alignment.
 #[derive(Debug, Clone, Copy)]
 #[repr(align(64))]
-struct Line([u8; 64]);
+struct Line(#[expect(dead_code, reason = "read and written as bytes")] [u8; 64]);
 
 /// Bytes of `columns` columns of a panel.
 const fn panel_bytes(element_type: ElementType, columns: usize) -> usize {
@@ -147,8 +147,12 @@ fn copy(to: &mut [u8], at: usize, from: &[u8]) {
 fn pack_row(element_type: ElementType, row: usize, stored: &[u8], panel: &mut [u8]) {
     let blocks = stored.chunks_exact(element_type.block_bytes());
     match element_type {
-        ElementType::F32 => blocks.enumerate().for_each(|(k, value)| copy(panel, (k * PANEL + row) * 4, value)),
-        ElementType::F16 => blocks.enumerate().for_each(|(k, value)| copy(panel, (k * PANEL + row) * 2, value)),
+        ElementType::F32 => blocks
+            .enumerate()
+            .for_each(|(k, value)| copy(panel, (k * PANEL + row) * 4, value)),
+        ElementType::F16 => blocks
+            .enumerate()
+            .for_each(|(k, value)| copy(panel, (k * PANEL + row) * 2, value)),
         ElementType::Bf16 => blocks
             .enumerate()
             .for_each(|(k, value)| copy(panel, (k / 2 * PANEL + row) * 4 + k % 2 * 2, value)),

@@ -95,8 +95,8 @@ impl Pool {
         // SAFETY: the pointer is used only until all threads have left the region, which this call awaits. No thread is
         // in a region now, so nobody reads `work`.
         unsafe {
-            let work: Work = std::mem::transmute::<*const (dyn Fn(usize) + Sync + '_), Work>(work);
-            *state.work.0.get() = Some((work, chunks));
+            let work = std::mem::transmute::<&(dyn Fn(usize) + Sync), &'static (dyn Fn(usize) + Sync)>(work);
+            *state.work.0.get() = Some((std::ptr::from_ref(work), chunks));
         }
         state.next.0.store(0, Ordering::Relaxed);
         state.left.0.store(0, Ordering::Relaxed);

@@ -3,7 +3,14 @@
 //! Every kernel is written once, generic over [`Simd`], and compiled once per instruction set by [`crate::kernels`].
 //! The scalar implementation defines what the others compute: the same operations in the same order on every lane, so
 //! that results are equal to the bit, but for [`Simd::dot_bf16`], which the hardware rounds in its own way.
-#![expect(unsafe_code, reason = "intrinsics of instruction sets that only the caller knows to be there")]
+#![expect(
+    clippy::inline_always,
+    reason = "a body that is not inlined is compiled without the instruction set"
+)]
+#![expect(
+    unsafe_code,
+    reason = "intrinsics of instruction sets that only the caller knows to be there"
+)]
 
 #[cfg(target_arch = "x86_64")]
 mod avx2;
@@ -25,7 +32,6 @@ pub(crate) const LANES: usize = 16;
 /// # Safety
 /// Every function needs a CPU that has the instruction set. The pointers of loads and stores are valid for the bytes
 /// named; they need no alignment.
-#[expect(clippy::missing_safety_doc, reason = "the trait states it for all of them")]
 pub(crate) trait Simd: Copy {
     /// Sixteen floats.
     type F32: Copy;
@@ -47,8 +53,6 @@ pub(crate) trait Simd: Copy {
     unsafe fn load_i8(from: *const i8) -> Self::F32;
     /// Writes sixteen floats.
     unsafe fn store(to: *mut f32, value: Self::F32);
-    /// Writes sixteen halves, rounded to nearest even.
-    unsafe fn store_f16(to: *mut u16, value: Self::F32);
     /// Writes sixteen signed bytes; the lanes are integers between -128 and 127.
     unsafe fn store_i8(to: *mut i8, value: Self::F32);
     /// Sum.
@@ -114,13 +118,7 @@ pub(crate) unsafe fn exp<V: Simd>(x: V::F32) -> V::F32 {
         let r = V::fma(power, V::splat(-0.693_359_4), x);
         let r = V::fma(power, V::splat(2.121_944_4e-4), r);
         let mut p = V::splat(1.987_569_1e-4);
-        for coefficient in [
-            1.398_199_9e-3,
-            8.333_452e-3,
-            4.166_579_6e-2,
-            1.666_666_5e-1,
-            0.5,
-        ] {
+        for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 0.5] {
             p = V::fma(p, r, V::splat(coefficient));
         }
         let p = V::fma(p, V::mul(r, r), V::add(r, V::splat(1.0)));

@@ -93,10 +93,7 @@ impl<'bytes> FileSource<'bytes> {
     /// How GGUF files of the architecture deviate from safetensors files.
     pub fn gguf_conventions(architecture: &Architecture) -> SourceConventions {
         SourceConventions {
-            interleaved_heads: matches!(
-                architecture.family,
-                Family::Llama | Family::Mistral | Family::SmolLm3
-            ),
+            interleaved_heads: matches!(architecture.family, Family::Llama | Family::Mistral | Family::SmolLm3),
             gemma_norms_plus_one: true,
         }
     }

@@ -185,8 +185,14 @@ pub(crate) fn convert(from: ElementType, bytes: &[u8], to: ElementType) -> Cow<'
     let mut values = vec![0.0; bytes.len() / from.block_bytes() * from.block_elements()];
     dequantise(from, bytes, &mut values);
     Cow::Owned(match to {
-        ElementType::F16 => values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect(),
-        ElementType::Bf16 => values.iter().flat_map(|value| bf16::from_f32(*value).to_le_bytes()).collect(),
+        ElementType::F16 => values
+            .iter()
+            .flat_map(|value| f16::from_f32(*value).to_le_bytes())
+            .collect(),
+        ElementType::Bf16 => values
+            .iter()
+            .flat_map(|value| bf16::from_f32(*value).to_le_bytes())
+            .collect(),
         _ => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
     })
 }

@@ -4,9 +4,9 @@
 //! [`Engine`]. The caller submits sequences while [`Engine::free_sequences`] says there is room, and calls
 //! [`Engine::step`] until it reports [`StepKind::Idle`].
 
-pub use lem_engine::{architecture, header};
-pub use lem_engine::sequence::{FinishReason, GeneratedToken, Sampling, SequenceRequest};
 pub use lem_crds::experiment::{Batching, Implementation};
+pub use lem_engine::sequence::{FinishReason, GeneratedToken, Sampling, SequenceRequest};
+pub use lem_engine::{architecture, header};
 pub mod candle;
 mod error;
 mod files;

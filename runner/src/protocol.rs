@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 use lem_crds::{
     RunnerSpec, RunnerStatus, SCHEMA_VERSION,
     experiment::Barrier,
+    plan::WindowPlan,
     runner::{Assignment, IdleState, RunnerError, RunnerPhase, WindowRecord},
 };
 
 use crate::{
     energy::{Meter, MeterError},
-    engine::{Engine, EngineError},
+    engine::{Engine, EngineConfiguration, EngineError},
     mailbox::{Mailbox, MailboxError, Received},
     metrics::{Introduction, LiveMetrics},
     workload::{Requests, WorkloadError},
@@ -135,6 +136,15 @@ fn introduction(spec: &RunnerSpec) -> Introduction {
     }
 }
 
+/// What the requests of a window ask of the engine.
+fn engine_configuration(plan: &WindowPlan, requests: &Requests) -> EngineConfiguration {
+    let longest = requests.prompts.iter().map(Vec::len).max().unwrap_or_default();
+    EngineConfiguration {
+        batching: plan.batching.clone(),
+        sequence_positions: longest + requests.max_output_tokens as usize - 1,
+    }
+}
+
 /// An error and everything behind it, in one line.
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -199,8 +209,13 @@ impl Process<'_> {
         self.enter(RunnerPhase::WarmingUp)?;
         let requests =
             Requests::build(&plan.workload, &plan.decoder, loaded.engine.as_ref()).map_err(ProtocolError::Workload)?;
+        loaded
+            .engine
+            .configure(&engine_configuration(plan, &requests))
+            .map_err(ProtocolError::Engine)?;
         self.status.held.cooldown += wait::cool_down(&plan.cooldown, loaded.meter.as_mut());
         let repeats = loaded.previous_plan.as_deref() == Some(trial.plan_sha256.as_str());
+        loaded.engine.begin_window(window::salt(&plan.batching, trial, true));
         let warmup = warmup::run(&plan.warmup, &requests, loaded.engine.as_mut(), repeats)
             .inspect(|record| self.status.held.warmup += record.seconds)?;
         loaded.previous_plan = Some(trial.plan_sha256.clone());

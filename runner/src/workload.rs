@@ -110,6 +110,13 @@ pub enum Schedule {
     },
 }
 
+impl Schedule {
+    /// Whether requests have times at which they are due.
+    pub const fn has_arrivals(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+}
+
 impl Requests {
     /// The requests that a plan asks of a loaded model.
     ///
@@ -159,13 +166,19 @@ impl Requests {
         })
     }
 
-    /// The first `count` requests (cyclically), one at a time: what a warm-up runs.
+    /// The requests of one iteration of a warm-up: as many at once as the window has in the engine, which takes
+    /// `room`; the next ones of the window's, cyclically.
     #[must_use]
-    pub fn warmup_request(&self, iteration: usize) -> Self {
-        let prompt = self.prompts[iteration % self.prompts.len()].clone();
+    pub fn warmup_requests(&self, iteration: usize, room: usize) -> Self {
+        let at_once = match &self.schedule {
+            Schedule::ClosedLoop { concurrency } => room.min(*concurrency),
+            Schedule::Open { .. } => room,
+        };
+        let count = at_once.clamp(1, self.prompts.len());
+        let prompts = self.prompts.iter().cycle().skip(iteration * count % self.prompts.len());
         Self {
-            prompts: vec![prompt],
-            schedule: Schedule::ClosedLoop { concurrency: 1 },
+            prompts: prompts.take(count).cloned().collect(),
+            schedule: Schedule::ClosedLoop { concurrency: count },
             ..self.clone()
         }
     }

@@ -74,7 +74,11 @@ impl Architecture {
             rope_scaling: None,
             gemma: matches!(family, Family::Gemma | Family::Gemma2 | Family::Gemma3).then(|| GemmaParameters {
                 // Only the 27B models scale by another width than the head's; their files do not say so.
-                query_scale: if matches!(optional("block_count"), Some(46 | 62)) { derived } else { head_dimension },
+                query_scale: if matches!(optional("block_count"), Some(46 | 62)) {
+                    derived
+                } else {
+                    head_dimension
+                },
                 attention_cap: number("attn_logit_softcapping"),
                 logit_cap: number("final_logit_softcapping"),
                 local_rope_theta: 1e4,

@@ -3,10 +3,10 @@
 use half::f16;
 
 use super::DecoderConfiguration;
+use super::for_rows;
 use super::rope::RopeTable;
 use super::weights::Layer;
 use super::workspace::Workspace;
-use super::for_rows;
 use crate::architecture::Architecture;
 use crate::batch::{BLOCK_POSITIONS, Batch, Row};
 use crate::cache::{Cache, CacheShape};
@@ -82,13 +82,7 @@ impl AttentionPlan {
     }
 
     /// Divides a step.
-    pub(super) fn divide(
-        &mut self,
-        batch: &Batch,
-        architecture: &Architecture,
-        window: Option<usize>,
-        threads: usize,
-    ) {
+    pub(super) fn divide(&mut self, batch: &Batch, architecture: &Architecture, window: Option<usize>, threads: usize) {
         let heads = architecture.key_value_heads;
         let group = architecture.attention_heads / heads;
         self.items.clear();
@@ -133,7 +127,10 @@ impl AttentionPlan {
     }
 
     /// Computes the attention of a layer into `work.attended`.
-    #[expect(clippy::too_many_arguments, reason = "parts of the decoder that are borrowed one by one")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "parts of the decoder that are borrowed one by one"
+    )]
     pub(super) fn attend(
         pool: &mut Pool,
         set: InstructionSet,
@@ -239,7 +236,9 @@ impl Context<'_> {
         let mut places = [std::ptr::null_mut(); TILE];
         for (query, place) in places.iter_mut().enumerate().take(item.count) {
             let (token, head) = self.place(item, query);
-            *place = self.results.at(token * self.result_stride + head * self.shape.dimension);
+            *place = self
+                .results
+                .at(token * self.result_stride + head * self.shape.dimension);
         }
         places
     }
@@ -283,7 +282,10 @@ impl Context<'_> {
 }
 
 /// Normalises the heads where the family does, rotates queries and keys, and writes keys and values to the cache.
-#[expect(clippy::too_many_arguments, reason = "parts of the decoder that are borrowed one by one")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "parts of the decoder that are borrowed one by one"
+)]
 pub(super) fn write_keys_and_values(
     pool: &mut Pool,
     set: InstructionSet,
@@ -342,7 +344,9 @@ struct Heads<'step> {
 impl Heads<'_> {
     fn write_all<E: CacheElement>(&self, pool: &mut Pool, batch: &Batch, cache: Shared<'_, E>) {
         if batch.rows.len() == batch.tokens.len() {
-            for_rows(pool, batch.rows.len(), &|row| self.write(batch, &batch.rows[row], 0, cache));
+            for_rows(pool, batch.rows.len(), &|row| {
+                self.write(batch, &batch.rows[row], 0, cache);
+            });
             return;
         }
         for row in &batch.rows {
@@ -373,10 +377,7 @@ impl Heads<'_> {
                 let key = self.projected.part(key, self.dimension);
                 let value = self.projected.part(value, self.dimension);
                 let keys = cache.at(place + slot);
-                let values = cache.part(
-                    place + (BLOCK_POSITIONS + slot) * self.dimension,
-                    self.dimension,
-                );
+                let values = cache.part(place + (BLOCK_POSITIONS + slot) * self.dimension, self.dimension);
                 for (element, key) in key.iter().enumerate() {
                     *keys.add(element * BLOCK_POSITIONS) = E::from_f32(*key);
                 }

@@ -51,7 +51,9 @@ fn decoder(architecture: &Architecture, element_type: ElementType, set: Instruct
 }
 
 fn prompt(seed: u32, length: usize) -> Vec<u32> {
-    (0..length as u32).map(|index| (index * 37 + seed * 101) % 300).collect()
+    (0..length as u32)
+        .map(|index| (index * 37 + seed * 101) % 300)
+        .collect()
 }
 
 fn blocks(first: u32) -> Vec<u32> {
@@ -73,7 +75,10 @@ fn every_family_and_type_gives_the_same_bits_whole_chunked_decoded_batched_and_w
             let mut decoder = decoder(&architecture, element_type, InstructionSet::detect(), 2);
             let tokens = prompt(1, 150);
             let expected = whole(&mut decoder, &tokens, &blocks(0));
-            assert!(expected.iter().all(|logit| logit.is_finite()), "{family:?} {element_type:?}");
+            assert!(
+                expected.iter().all(|logit| logit.is_finite()),
+                "{family:?} {element_type:?}"
+            );
             let mut batch = Batch::default();
             let case = format!("{} {}", family.name(), element_type.name());
 
@@ -104,7 +109,11 @@ fn every_family_and_type_gives_the_same_bits_whole_chunked_decoded_batched_and_w
             table[..2].copy_from_slice(&blocks(0)[..2]);
             batch.clear();
             batch.push(&tokens[64..], 64, &table, true);
-            assert_eq!(decoder.forward(&batch).unwrap().row(0), expected, "{case}: shared prefix");
+            assert_eq!(
+                decoder.forward(&batch).unwrap().row(0),
+                expected,
+                "{case}: shared prefix"
+            );
         }
     }
 }
@@ -135,7 +144,12 @@ fn every_instruction_set_gives_the_same_logits() {
         );
         for set in InstructionSet::available() {
             let mut decoder = decoder(&architecture, element_type, *set, 1);
-            assert_eq!(whole(&mut decoder, &prompt(5, 40), &blocks(0)), expected, "{}", set.name());
+            assert_eq!(
+                whole(&mut decoder, &prompt(5, 40), &blocks(0)),
+                expected,
+                "{}",
+                set.name()
+            );
         }
     }
 }
@@ -178,12 +192,18 @@ fn a_missing_tensor_and_one_of_another_shape_are_named() {
         layers: 4,
         ..architecture.clone()
     };
-    assert_eq!(build(&biased), "the model has no tensor \"model.layers.3.input_layernorm.weight\"");
+    assert_eq!(
+        build(&biased),
+        "the model has no tensor \"model.layers.3.input_layernorm.weight\""
+    );
     let narrow = Architecture {
         head_dimension: 24,
         ..architecture
     };
-    assert_eq!(build(&narrow), "heads of 24 elements are not supported: a multiple of 16, at most 256");
+    assert_eq!(
+        build(&narrow),
+        "heads of 24 elements are not supported: a multiple of 16, at most 256"
+    );
 }
 
 #[test]

@@ -72,7 +72,9 @@ impl Weights {
         };
         let (hidden, vocabulary) = (architecture.hidden_size, architecture.vocabulary_size);
         let dimension = architecture.head_dimension;
-        let factors = source.tensor("rope_freqs.weight").filter(|factors| factors.columns == dimension / 2);
+        let factors = source
+            .tensor("rope_freqs.weight")
+            .filter(|factors| factors.columns == dimension / 2);
         let factors = factors.map(|factors| {
             let mut values = vec![0.0; factors.columns];
             factors.dequantise_row(0, &mut values);
@@ -153,7 +155,11 @@ impl Loader<'_> {
         let name = |part: &str| format!("model.layers.{index}.{part}");
         let post_norms = matches!(architecture.family, Family::Gemma2 | Family::Gemma3);
         let head_norms = matches!(architecture.family, Family::Qwen3 | Family::Gemma3);
-        let feed_forward_norm = if post_norms { "pre_feedforward_layernorm" } else { "post_attention_layernorm" };
+        let feed_forward_norm = if post_norms {
+            "pre_feedforward_layernorm"
+        } else {
+            "post_attention_layernorm"
+        };
         let optional_norm = |present: bool, part: &str, width: usize| {
             present
                 .then(|| self.norm(&name(&format!("{part}.weight")), width))
@@ -197,7 +203,9 @@ impl Loader<'_> {
 
     /// A tensor of this shape.
     fn tensor(&self, name: &str, rows: usize, columns: usize) -> Result<StoredTensor<'_>, DecoderError> {
-        let missing = || DecoderError::Missing { tensor: name.to_owned() };
+        let missing = || DecoderError::Missing {
+            tensor: name.to_owned(),
+        };
         let tensor = self.source.tensor(name).ok_or_else(missing)?;
         if (tensor.rows, tensor.columns) != (rows, columns) {
             return Err(DecoderError::Shape {
@@ -222,13 +230,7 @@ impl Loader<'_> {
     }
 
     /// A projection to heads, whose rows are brought into the order of safetensors files.
-    fn projection(
-        &self,
-        name: &str,
-        rows: usize,
-        columns: usize,
-        rotated: bool,
-    ) -> Result<PackedMatrix, DecoderError> {
+    fn projection(&self, name: &str, rows: usize, columns: usize, rotated: bool) -> Result<PackedMatrix, DecoderError> {
         let tensor = self.tensor(name, rows, columns)?;
         let order = self.order(rotated);
         Ok(self.pack(&tensor, rows, order))
@@ -250,7 +252,9 @@ impl Loader<'_> {
 
     /// Some rows of a fused matrix.
     fn rows(&self, name: &str, first: usize, rows: usize, columns: usize) -> Result<PackedMatrix, DecoderError> {
-        let missing = || DecoderError::Missing { tensor: name.to_owned() };
+        let missing = || DecoderError::Missing {
+            tensor: name.to_owned(),
+        };
         let all = self.source.tensor(name).ok_or_else(missing)?.rows;
         let tensor = self.tensor(name, all.max(first + rows), columns)?;
         Ok(self.pack(&tensor, rows, |row| first + row))
@@ -274,7 +278,11 @@ impl Loader<'_> {
             self.architecture.family,
             Family::Gemma | Family::Gemma2 | Family::Gemma3
         );
-        let plus = if gemma && !self.conventions.gemma_norms_plus_one { 1.0 } else { 0.0 };
+        let plus = if gemma && !self.conventions.gemma_norms_plus_one {
+            1.0
+        } else {
+            0.0
+        };
         let mut values = self.vector(name, width)?;
         values[..width].iter_mut().for_each(|value| *value += plus);
         Ok(values)
@@ -309,6 +317,8 @@ pub(crate) fn dominant_type(weights: &Weights) -> ElementType {
     for matrix in weights.matrices() {
         elements[matrix.element_type as usize] += matrix.rows as u64 * matrix.columns as u64;
     }
-    let largest = (0..elements.len()).max_by_key(|index| elements[*index]).unwrap_or_default();
+    let largest = (0..elements.len())
+        .max_by_key(|index| elements[*index])
+        .unwrap_or_default();
     ElementType::ALL[largest]
 }

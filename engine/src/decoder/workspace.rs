@@ -63,7 +63,10 @@ impl Workspace {
         let (mut kinds, mut down) = (Kinds::of([weights.head().element_type]), Kinds::default());
         for layer in &weights.layers {
             let layer = LayerKinds::of(layer);
-            kinds = kinds.union(layer.attention).union(layer.output).union(layer.feed_forward);
+            kinds = kinds
+                .union(layer.attention)
+                .union(layer.output)
+                .union(layer.feed_forward);
             down = down.union(layer.down);
         }
         let branch = weights.layers.iter().any(|layer| layer.post_attention_norm.is_some());

@@ -41,7 +41,11 @@ pub(crate) struct Kinds(u8);
 impl Kinds {
     /// The kinds that the weights of these types need.
     pub(crate) fn of(weights: impl IntoIterator<Item = ElementType>) -> Self {
-        Self(weights.into_iter().fold(0, |bits, weights| bits | Kind::of(weights).bit()))
+        Self(
+            weights
+                .into_iter()
+                .fold(0, |bits, weights| bits | Kind::of(weights).bit()),
+        )
     }
 
     const fn has(self, kind: Kind) -> bool {
@@ -68,7 +72,11 @@ pub(crate) fn tiles(rows: usize, largest: usize) -> impl Iterator<Item = Tile> {
     let mut first = 0;
     std::iter::from_fn(move || {
         let left = rows - first;
-        let size = if left >= largest { largest } else { 1 << left.checked_ilog2()? };
+        let size = if left >= largest {
+            largest
+        } else {
+            1 << left.checked_ilog2()?
+        };
         let tile = Tile { first, rows: size };
         first += size;
         Some(tile)
@@ -214,7 +222,11 @@ pub(crate) unsafe fn write_columns<V: Simd>(
         if writer.kinds.has(Kind::BrainFloats) {
             let to = writer.pairs.at(base / 2 + from / 2 * m + within);
             for pair in 0..count.div_ceil(2) {
-                let second = if 2 * pair + 1 < count { *values.add(2 * pair + 1) } else { 0.0 };
+                let second = if 2 * pair + 1 < count {
+                    *values.add(2 * pair + 1)
+                } else {
+                    0.0
+                };
                 *to.add(pair * m) = brain_float(*values.add(2 * pair)) | brain_float(second) << 16;
             }
         }

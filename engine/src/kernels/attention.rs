@@ -213,7 +213,11 @@ unsafe fn merge_into<V: Simd>(merged: &mut Partial, span: &Partial, count: usize
         }
         // SAFETY: rows of at least `dimension` elements, which is a multiple of 16.
         unsafe {
-            let maximum = if merged.maximum[row] > span.maximum[row] { merged.maximum[row] } else { span.maximum[row] };
+            let maximum = if merged.maximum[row] > span.maximum[row] {
+                merged.maximum[row]
+            } else {
+                span.maximum[row]
+            };
             let before = if merged.maximum[row] == f32::NEG_INFINITY {
                 0.0
             } else {
@@ -287,7 +291,10 @@ unsafe fn attend_span<V: Simd, E: CacheElement, const R: usize>(
             let scores = scores::<V, E, R>(keys, &queries, tile.dimension, tile.cap);
             for row in 0..R {
                 let (from, to) = visible[row];
-                let seen = (from.max(first).max(begin) - begin, (to + 1).min(end).saturating_sub(begin).min(BLOCK_POSITIONS));
+                let seen = (
+                    from.max(first).max(begin) - begin,
+                    (to + 1).min(end).saturating_sub(begin).min(BLOCK_POSITIONS),
+                );
                 let state = (&mut partial.maximum[row], &mut partial.total[row]);
                 factors[row] = soften::<V>(scores[row], seen, &mut weights[row], state);
             }
@@ -297,14 +304,38 @@ unsafe fn attend_span<V: Simd, E: CacheElement, const R: usize>(
             let step = if R > 4 { 2 } else { 4 };
             while at + step * LANES <= tile.dimension {
                 if R > 4 {
-                    accumulate::<V, E, R, 2>(values, tile.dimension, at, &seen, &weights, &factors, &mut partial.values);
+                    accumulate::<V, E, R, 2>(
+                        values,
+                        tile.dimension,
+                        at,
+                        &seen,
+                        &weights,
+                        &factors,
+                        &mut partial.values,
+                    );
                 } else {
-                    accumulate::<V, E, R, 4>(values, tile.dimension, at, &seen, &weights, &factors, &mut partial.values);
+                    accumulate::<V, E, R, 4>(
+                        values,
+                        tile.dimension,
+                        at,
+                        &seen,
+                        &weights,
+                        &factors,
+                        &mut partial.values,
+                    );
                 }
                 at += step * LANES;
             }
             while at < tile.dimension {
-                accumulate::<V, E, R, 1>(values, tile.dimension, at, &seen, &weights, &factors, &mut partial.values);
+                accumulate::<V, E, R, 1>(
+                    values,
+                    tile.dimension,
+                    at,
+                    &seen,
+                    &weights,
+                    &factors,
+                    &mut partial.values,
+                );
                 at += LANES;
             }
         }

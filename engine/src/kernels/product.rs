@@ -270,7 +270,7 @@ unsafe fn gelu<V: Simd>(x: V::F32) -> V::F32 {
     // SAFETY: the caller's CPU has V.
     unsafe {
         let cube = V::mul(V::mul(x, x), x);
-        let inner = V::mul(V::fma(cube, V::splat(0.044_715), x), V::splat(0.797_884_56));
+        let inner = V::mul(V::fma(cube, V::splat(0.044_715), x), V::splat(0.797_884_6));
         let half = V::mul(x, V::splat(0.5));
         V::fma(half, tanh::<V>(inner), half)
     }

@@ -38,8 +38,17 @@ fn packing_costs_no_more_than_the_padding_of_the_last_panel_and_the_wider_scales
             bytes: &bytes,
         };
         let packed = PackedMatrix::from_tensor(&stored, 1).bytes().len();
-        let limit = if element_type == ElementType::Q4K { bytes.len() * 1029 / 1000 } else { bytes.len() };
-        assert!(packed <= limit, "{}: {packed} bytes of {}", element_type.name(), bytes.len());
+        let limit = if element_type == ElementType::Q4K {
+            bytes.len() * 1029 / 1000
+        } else {
+            bytes.len()
+        };
+        assert!(
+            packed <= limit,
+            "{}: {packed} bytes of {}",
+            element_type.name(),
+            bytes.len()
+        );
     }
 }
 

@@ -14,7 +14,10 @@ fn every_chunk_runs_once_in_every_region() {
                     runs[chunk].fetch_add(1, Ordering::Relaxed);
                 });
             }
-            assert!(runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 20), "{threads} threads, {chunks} chunks");
+            assert!(
+                runs.iter().all(|runs| runs.load(Ordering::Relaxed) == 20),
+                "{threads} threads, {chunks} chunks"
+            );
         }
     }
 }

@@ -47,8 +47,13 @@ impl Model {
 }
 
 fn next_token(history: &[u32]) -> u32 {
-    assert!(!history.contains(&u32::MAX), "a position is read that nobody has written");
-    let hash = history.iter().fold(17_u32, |hash, token| hash.wrapping_mul(31).wrapping_add(*token));
+    assert!(
+        !history.contains(&u32::MAX),
+        "a position is read that nobody has written"
+    );
+    let hash = history
+        .iter()
+        .fold(17_u32, |hash, token| hash.wrapping_mul(31).wrapping_add(*token));
     hash % 50
 }
 
@@ -128,7 +133,11 @@ fn run(configuration: SchedulerConfiguration, arrivals: &[(usize, SequenceReques
         assert!(plans.len() < 100_000, "the requests do not end");
     }
     assert_eq!(scheduler.pool.used(), 0, "blocks are left in use");
-    assert_eq!(scheduler.pool.available(), configuration.blocks, "blocks are left promised");
+    assert_eq!(
+        scheduler.pool.available(),
+        configuration.blocks,
+        "blocks are left promised"
+    );
     Run {
         tokens,
         plans,
@@ -145,14 +154,31 @@ fn check(scheduler: &Scheduler, model: &Model) {
             uses[*block as usize] += 1;
             let positions = (sequence.computed.saturating_sub(index * BLOCK_POSITIONS)).min(BLOCK_POSITIONS);
             let expected = &sequence.tokens[index * BLOCK_POSITIONS..][..positions];
-            assert_eq!(&model.cache[*block as usize][..positions], expected, "a block holds other tokens");
+            assert_eq!(
+                &model.cache[*block as usize][..positions],
+                expected,
+                "a block holds other tokens"
+            );
         }
     }
     assert_eq!(scheduler.pool.references(), uses);
+    for (_, block) in scheduler.pool.published() {
+        assert!(
+            !model.cache[block as usize].contains(&u32::MAX),
+            "a block is named before it is full"
+        );
+    }
 }
 
 fn requests() -> impl Strategy<Value = Vec<(usize, SequenceRequest)>> {
-    let one = (0_usize..30, 0_usize..4, 0_usize..90, 1_usize..60, 1_u32..50, any::<bool>());
+    let one = (
+        0_usize..30,
+        0_usize..4,
+        0_usize..90,
+        1_usize..60,
+        1_u32..50,
+        any::<bool>(),
+    );
     proptest::collection::vec(one, 1..25).prop_map(|requests| {
         let mut arrivals: Vec<(usize, SequenceRequest)> = requests
             .into_iter()
@@ -161,7 +187,10 @@ fn requests() -> impl Strategy<Value = Vec<(usize, SequenceRequest)>> {
                 // One of four prefixes, then tokens of its own.
                 let shared = (0..shared as u32).map(|index| index % 40 + prefix as u32);
                 let own = (0..own as u32).map(|index| (index * 13 + id as u32) % 50);
-                (step, request(id as u64, shared.chain(own).collect(), output, ignore_eos))
+                (
+                    step,
+                    request(id as u64, shared.chain(own).collect(), output, ignore_eos),
+                )
             })
             .collect();
         arrivals.sort_by_key(|(step, _)| *step);
@@ -234,7 +263,11 @@ fn decodes_go_first_and_prompts_take_what_is_left_of_the_budget_in_order() {
     let (plan, rows) = step(&mut scheduler);
     assert_eq!((plan.decode_rows, plan.prefill_tokens), (1, 63));
     assert_eq!(rows, [1, 63]);
-    assert_eq!(step(&mut scheduler).1, [1, 37, 20], "the rest of the first prompt, then the second");
+    assert_eq!(
+        step(&mut scheduler).1,
+        [1, 37, 20],
+        "the rest of the first prompt, then the second"
+    );
     assert_eq!(step(&mut scheduler).1, [1, 1, 1]);
 }
 
@@ -243,7 +276,9 @@ fn a_static_batch_decodes_after_all_prompts_and_refills_when_all_rows_have_ended
     let mut scheduler = Scheduler::new(configuration(Batching::Static { batch_size: 2 }));
     let mut batch = Batch::default();
     for (id, output) in [(0, 2), (1, 4)] {
-        scheduler.submit(request(id, vec![id as u32; 40], output, true)).unwrap();
+        scheduler
+            .submit(request(id, vec![id as u32; 40], output, true))
+            .unwrap();
     }
     assert_eq!(scheduler.free_sequences(), 0);
     let mut rows = Vec::new();
@@ -271,7 +306,10 @@ fn padding_is_what_shorter_prompts_lack_to_the_longest_and_is_no_token() {
     let mut batch = Batch::default();
     scheduler.schedule(&mut batch).unwrap();
     let statistics = scheduler.statistics();
-    assert_eq!((statistics.padded_prompt_tokens, statistics.static_prompt_tokens), (90, 60));
+    assert_eq!(
+        (statistics.padded_prompt_tokens, statistics.static_prompt_tokens),
+        (90, 60)
+    );
     assert_eq!((batch.tokens.len(), statistics.prefill_tokens), (60, 60));
 }
 
@@ -300,11 +338,19 @@ fn without_a_promise_the_newest_sequence_gives_up_its_blocks_and_ends_with_the_s
         reserve_output: false,
         ..configuration(Batching::Continuous { max_sequences: 4 })
     };
-    let arrivals: Vec<(usize, SequenceRequest)> =
-        (0..4).map(|id| (0, request(id, vec![id as u32; 30], 60, true))).collect();
+    let arrivals: Vec<(usize, SequenceRequest)> = (0..4)
+        .map(|id| (0, request(id, vec![id as u32; 30], 60, true)))
+        .collect();
     let done = run(configuration, &arrivals);
-    assert!(done.statistics.preemptions > 0 && done.statistics.recomputed_tokens > 0, "{:?}", done.statistics);
-    assert_eq!(done.statistics.prefill_tokens, 120, "computed again is not processed again");
+    assert!(
+        done.statistics.preemptions > 0 && done.statistics.recomputed_tokens > 0,
+        "{:?}",
+        done.statistics
+    );
+    assert_eq!(
+        done.statistics.prefill_tokens, 120,
+        "computed again is not processed again"
+    );
     for (_, request) in &arrivals {
         assert_eq!(done.tokens[&request.id], alone(request));
     }
@@ -322,8 +368,14 @@ fn what_can_never_run_is_refused_and_changes_nothing() {
         assert_eq!(scheduler.free_sequences(), free);
         message
     };
-    assert_eq!(refuse(request(1, vec![], 5, true)), "sequence 1 has an empty prompt or asks for no output");
-    assert_eq!(refuse(request(2, vec![1], 0, true)), "sequence 2 has an empty prompt or asks for no output");
+    assert_eq!(
+        refuse(request(1, vec![], 5, true)),
+        "sequence 1 has an empty prompt or asks for no output"
+    );
+    assert_eq!(
+        refuse(request(2, vec![1], 0, true)),
+        "sequence 2 has an empty prompt or asks for no output"
+    );
     assert_eq!(
         refuse(request(3, vec![1; 250], 8, true)),
         "a prompt of 250 tokens with 8 tokens of output exceeds the context of 256"

@@ -67,12 +67,6 @@ impl Simd for Scalar {
         unsafe { to.cast::<Floats>().write_unaligned(value) }
     }
 
-    unsafe fn store_f16(to: *mut u16, value: Floats) {
-        let halves = value.map(|lane| f16::from_f32(lane).to_bits());
-        // SAFETY: see `load`.
-        unsafe { to.cast::<[u16; LANES]>().write_unaligned(halves) }
-    }
-
     unsafe fn store_i8(to: *mut i8, value: Floats) {
         // SAFETY: see `load`.
         unsafe { to.cast::<[i8; LANES]>().write_unaligned(value.map(|lane| lane as i8)) }
@@ -138,7 +132,8 @@ impl Simd for Scalar {
 
     unsafe fn load_bytes(from: *const u8) -> Integers {
         // SAFETY: see `load`.
-        unsafe { read(from.cast::<i32>()) }
+        let bytes = unsafe { from.cast::<[[u8; 4]; LANES]>().read() };
+        bytes.map(i32::from_le_bytes)
     }
 
     unsafe fn low_nibbles(a: Integers) -> Integers {
@@ -163,7 +158,10 @@ impl Simd for Scalar {
         std::array::from_fn(|lane| {
             let weights = weights[lane].to_le_bytes();
             let products = weights.iter().zip(activations);
-            sum[lane] + products.map(|(weight, activation)| i32::from(*weight) * i32::from(activation)).sum::<i32>()
+            sum[lane]
+                + products
+                    .map(|(weight, activation)| i32::from(*weight) * i32::from(activation))
+                    .sum::<i32>()
         })
     }
 

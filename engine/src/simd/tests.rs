@@ -35,7 +35,11 @@ unsafe fn reductions_of<V: Simd>(from: *const f32, to: *mut f32) {
     }
 }
 
-fn apply(function: unsafe fn(InstructionSet, *const f32, *mut f32), set: InstructionSet, values: [f32; 16]) -> [f32; 16] {
+fn apply(
+    function: unsafe fn(InstructionSet, *const f32, *mut f32),
+    set: InstructionSet,
+    values: [f32; 16],
+) -> [f32; 16] {
     let mut results = [0.0; 16];
     // SAFETY: 16 elements each, and the set is available.
     unsafe { function(set, values.as_ptr(), results.as_mut_ptr()) };

@@ -176,8 +176,9 @@ impl Engine for CandleEngine {
         match &configuration.batching {
             Batching::Static(batching) if batching.batch_size == 1 => Ok(()),
             _ => Err(EngineError::Unsupported {
-                what: "candle-transformers runs one sequence at a time: engine.candle.batching.static.batchSize must be 1"
-                    .to_owned(),
+                what:
+                    "candle-transformers runs one sequence at a time: engine.candle.batching.static.batchSize must be 1"
+                        .to_owned(),
             }),
         }
     }

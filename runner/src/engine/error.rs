@@ -227,9 +227,8 @@ impl EngineError {
             Self::Tensors { .. } => "tensors",
             Self::Decoder { .. } => "decoder",
             Self::Submit { .. } => "submit",
-            Self::Choose { .. } => "sample",
             Self::Forward { .. } => "forward",
-            Self::Sample { .. } => "sample",
+            Self::Choose { .. } | Self::Sample { .. } => "sample",
             Self::Synchronize { .. } => "synchronize",
         }
     }

@@ -79,8 +79,10 @@ pub(super) fn safetensors_tensors<'a>(
     architecture: &Architecture,
     records: impl IntoIterator<Item = &'a TensorRecord>,
 ) -> Result<Vec<TensorRecord>, EngineError> {
-    let found: HashMap<&str, &TensorRecord> =
-        records.into_iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+    let found: HashMap<&str, &TensorRecord> = records
+        .into_iter()
+        .map(|tensor| (tensor.name.as_str(), tensor))
+        .collect();
     let directory = files.configuration.parent().unwrap_or(&files.configuration);
     let mut tensors = Vec::new();
     for expected in expected_tensors(architecture) {

@@ -194,8 +194,7 @@ impl Engine for NativeEngine {
             padded_tokens: statistics.padded_prompt_tokens,
             real_tokens: statistics.static_prompt_tokens,
         });
-        let caches_prefixes =
-            matches!(&self.batching, Batching::Continuous(batching) if batching.prefix_caching != PrefixCaching::Disabled);
+        let caches_prefixes = matches!(&self.batching, Batching::Continuous(batching) if batching.prefix_caching != PrefixCaching::Disabled);
         ExecutionCounts {
             flops: work.flops,
             bytes: Some(work.bytes),

@@ -55,6 +55,7 @@ pub(super) fn load_from(source: ModelSource) -> Result<Box<dyn Engine>, EngineEr
         source,
         device: DeviceChoice::Cpu,
         dtype: None,
+        implementation: Implementation::Transformers,
     })
 }
 
@@ -198,6 +199,7 @@ fn a_device_or_an_element_type_that_is_not_offered_is_refused() {
             source,
             device: DeviceChoice::Cuda(0),
             dtype: None,
+            implementation: Implementation::Transformers,
         };
         assert_eq!(load(&request).err().unwrap().category(), "device");
     }
@@ -210,6 +212,7 @@ fn a_device_or_an_element_type_that_is_not_offered_is_refused() {
         source,
         device: DeviceChoice::Cpu,
         dtype: Some(WeightType::Q4_0),
+        implementation: Implementation::Transformers,
     };
     assert_eq!(load(&request).err().unwrap().category(), "weight_type");
 }

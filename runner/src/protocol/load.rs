@@ -94,6 +94,7 @@ fn load_request(plan: &LoadPlan) -> Result<LoadRequest, ProtocolError> {
             Device::Cuda => DeviceChoice::Cuda(0),
             Device::Cpu => DeviceChoice::Cpu,
         },
+        implementation: candle.implementation,
         dtype: match candle.dtype {
             DType::Auto => None,
             DType::F32 => Some(WeightType::F32),

@@ -28,15 +28,31 @@ pub(super) struct Observed {
     pub(super) output_tokens: u64,
     /// (prompt, output) tokens of each completed request.
     pub(super) lengths: Vec<(u64, u64)>,
+    /// From the moment of sending; empty where that is submission.
+    pub(super) end_to_end_from_send: Vec<f64>,
     /// Time in prefill steps.
     pub(super) prefill_seconds: f64,
     /// Time in decode steps.
     pub(super) decode_seconds: f64,
+    /// Some steps did both, so that the two times do not add up.
+    pub(super) phases_overlap: bool,
+    /// While the configured concurrency was held.
+    pub(super) steady: Option<Steady>,
+}
+
+/// The time in which the configured concurrency was held, in seconds since the start of execution.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Steady {
+    pub(super) start: f64,
+    pub(super) end: f64,
+    /// Prompt and generated tokens of the steps in it.
+    pub(super) tokens: u64,
 }
 
 #[derive(Clone, Copy, Default)]
 struct Progress {
     submitted: f64,
+    sent: f64,
     last_token: f64,
     tokens: u64,
 }
@@ -58,8 +74,10 @@ pub(super) fn execute(
         time_to_first_token: Vec::with_capacity(count),
         inter_token: Vec::with_capacity(gaps),
         lengths: Vec::with_capacity(count),
+        end_to_end_from_send: Vec::with_capacity(if requests.schedule.has_arrivals() { count } else { 0 }),
         ..Observed::default()
     };
+    let mut steady = SteadyWatch::new(&requests.schedule);
     let mut progress = vec![Progress::default(); count];
     let mut waiting: VecDeque<usize> = VecDeque::with_capacity(count);
     let mut prepared: Vec<Option<SequenceRequest>> = (0..count).map(|index| Some(sequence(requests, index))).collect();
@@ -75,9 +93,11 @@ pub(super) fn execute(
                 Schedule::ClosedLoop { .. } => now,
                 Schedule::Open { arrivals } => arrivals[arrived],
             };
+            progress[arrived].sent = now;
             waiting.push_back(arrived);
             arrived += 1;
         }
+        steady.before_step(arrived - observed.end_to_end.len(), now);
         while engine.free_sequences() > 0
             && let Some(request) = waiting.pop_front().and_then(|index| prepared[index].take())
         {
@@ -86,14 +106,25 @@ pub(super) fn execute(
         let stepped = now;
         let kind = engine.step(&mut output)?;
         now = begin.elapsed().as_secs_f64();
-        match kind {
-            StepKind::Prefill { .. } => observed.prefill_seconds += now - stepped,
-            StepKind::Decode { .. } => observed.decode_seconds += now - stepped,
+        let prompt_tokens = match kind {
+            StepKind::Prefill { tokens } => {
+                observed.prefill_seconds += now - stepped;
+                tokens
+            }
+            StepKind::Decode { .. } => {
+                observed.decode_seconds += now - stepped;
+                0
+            }
+            StepKind::Mixed { tokens, .. } => {
+                observed.phases_overlap = true;
+                tokens
+            }
             StepKind::Idle => {
                 now = await_arrival(&requests.schedule, arrived, begin);
                 continue;
             }
-        }
+        };
+        steady.after_step(prompt_tokens + output.len(), now);
         live.output_tokens.inc_by(output.len() as u64);
         for token in output.drain(..) {
             let index = token.sequence as usize;
@@ -117,6 +148,9 @@ pub(super) fn execute(
                 live.requests.inc();
                 cached -= prompt + sequence.tokens;
                 observed.end_to_end.push(now - sequence.submitted);
+                if requests.schedule.has_arrivals() {
+                    observed.end_to_end_from_send.push(now - sequence.sent);
+                }
                 observed.lengths.push((prompt, sequence.tokens));
                 observed.input_tokens += prompt;
                 observed.output_tokens += sequence.tokens;
@@ -126,7 +160,58 @@ pub(super) fn execute(
             .set((arrived - waiting.len() - observed.end_to_end.len()) as u64);
         live.kv_cache_tokens.set(cached);
     }
+    observed.steady = steady.ended();
     Ok(observed)
+}
+
+/// Watches whether as many requests are in the system as are configured (METHODOLOGY §4).
+struct SteadyWatch {
+    concurrency: usize,
+    start: Option<f64>,
+    end: f64,
+    tokens: u64,
+    lost: bool,
+}
+
+impl SteadyWatch {
+    const fn new(schedule: &Schedule) -> Self {
+        let concurrency = match schedule {
+            Schedule::ClosedLoop { concurrency } => *concurrency,
+            // Arrivals hold no number of requests.
+            Schedule::Open { .. } => usize::MAX,
+        };
+        Self {
+            concurrency,
+            start: None,
+            end: 0.0,
+            tokens: 0,
+            lost: false,
+        }
+    }
+
+    fn before_step(&mut self, in_system: usize, now: f64) {
+        if in_system >= self.concurrency {
+            self.start.get_or_insert(now);
+        } else if self.start.is_some() {
+            self.lost = true;
+        }
+    }
+
+    fn after_step(&mut self, tokens: usize, now: f64) {
+        if self.start.is_some() && !self.lost {
+            self.tokens += tokens as u64;
+            self.end = now;
+        }
+    }
+
+    fn ended(&self) -> Option<Steady> {
+        let start = self.start?;
+        (self.end > start).then_some(Steady {
+            start,
+            end: self.end,
+            tokens: self.tokens,
+        })
+    }
 }
 
 fn sequence(requests: &Requests, index: usize) -> SequenceRequest {

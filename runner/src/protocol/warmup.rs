@@ -33,7 +33,8 @@ pub(super) fn run(
     let unseen = LiveRequests::default();
     while times.len() < maximum {
         let iteration = Instant::now();
-        requests::execute(&requests.warmup_request(times.len()), engine, &unseen).map_err(ProtocolError::Engine)?;
+        let next = requests.warmup_requests(times.len(), engine.free_sequences());
+        requests::execute(&next, engine, &unseen).map_err(ProtocolError::Engine)?;
         times.push(iteration.elapsed().as_secs_f64());
         let settled = limit.is_none_or(|limit| recent_variation(&times).is_some_and(|variation| variation < limit));
         if times.len() >= minimum && settled {

@@ -2,12 +2,18 @@
 
 use jiff::Timestamp;
 use lem_crds::{
-    runner::{Assignment, FlopCount, FlopMethod, KvCacheRecord, WarmupRecord, WindowRecord},
+    experiment::{Batching, PrefixCaching},
+    runner::{
+        Assignment, FlopCount, FlopMethod, KvCacheRecord, StaticBatchRecord, SteadyStateRecord, WarmupRecord,
+        WindowRecord,
+    },
     samples::Samples,
 };
 
+use lem_crds::plan::TrialIdentity;
+
 use super::{Loaded, ProtocolError, facts, requests};
-use crate::{environment, flops, metrics::LiveRequests, workload::Requests};
+use crate::{engine::ExecutionCounts, environment, flops, metrics::LiveRequests, workload::Requests};
 
 /// Measures one window and makes its record.
 pub(super) fn measure(
@@ -24,6 +30,7 @@ pub(super) fn measure(
         node,
         previous_plan: _,
     } = loaded;
+    engine.begin_window(salt(&assignment.window.batching, &assignment.trial, false));
     let before = engine.counts();
     engine.synchronize().map_err(ProtocolError::Engine)?;
     let started = meter.start().map_err(ProtocolError::Meter)?;
@@ -45,6 +52,7 @@ pub(super) fn measure(
         .sum();
     let pack = |seconds: &[f64]| Samples::pack(seconds).map_err(ProtocolError::Samples);
     let facts = facts::report(report);
+    let phases = |seconds| (!observed.phases_overlap).then_some(seconds);
     Ok(WindowRecord {
         trial: assignment.trial.clone(),
         node: node.clone(),
@@ -60,10 +68,17 @@ pub(super) fn measure(
         requests_failed: 0,
         streaming: requests.streaming,
         end_to_end: pack(&observed.end_to_end)?,
+        end_to_end_from_send: pack(&observed.end_to_end_from_send)?,
         time_to_first_token: pack(&observed.time_to_first_token)?,
         inter_token: pack(&observed.inter_token)?,
-        prefill_seconds: Some(observed.prefill_seconds),
-        decode_seconds: Some(observed.decode_seconds),
+        prefill_seconds: phases(observed.prefill_seconds),
+        decode_seconds: phases(observed.decode_seconds),
+        steady_state: observed.steady.map(|steady| SteadyStateRecord {
+            start_seconds: steady.start,
+            duration_seconds: steady.end - steady.start,
+            tokens: steady.tokens,
+        }),
+        bytes_moved: after.bytes.zip(before.bytes).map(|(after, before)| after - before),
         flops: Some(FlopCount {
             total: after.flops - before.flops,
             method: FlopMethod::Counted,
@@ -71,14 +86,50 @@ pub(super) fn measure(
         }),
         compute_precision: description.compute_precision,
         weight_bytes: description.weight_bytes,
-        static_batch: None,
-        kv_cache: Some(KvCacheRecord {
-            peak_bytes: Some(after.kv_cache_bytes_peak),
-            ..KvCacheRecord::default()
-        }),
+        static_batch: static_batch(&assignment.window.batching, &before, &after),
+        kv_cache: Some(kv_cache(&before, &after)),
         energy: facts.energy,
         absent_domains: facts.absent,
         devices: facts.devices,
         resident_peak_bytes: environment::resident_peak_bytes("self"),
     })
+}
+
+/// What separates the prefixes of a window from those of the warm-up and of other windows; none if they are to be warm.
+pub(super) fn salt(batching: &Batching, trial: &TrialIdentity, warming_up: bool) -> Option<u64> {
+    let warm = matches!(batching, Batching::Continuous(continuous) if continuous.prefix_caching == PrefixCaching::Warm);
+    let own = [trial.point, trial.cycle, trial.attempt]
+        .iter()
+        .fold(1, |salt: u64, part| salt << 20 | u64::from(*part));
+    (!warm).then_some(own << 1 | u64::from(warming_up))
+}
+
+fn static_batch(batching: &Batching, before: &ExecutionCounts, after: &ExecutionCounts) -> Option<StaticBatchRecord> {
+    let Batching::Static(batching) = batching else {
+        return None;
+    };
+    let (before, after) = (before.static_batches?, after.static_batches?);
+    Some(StaticBatchRecord {
+        configured: batching.batch_size,
+        steps: after.steps - before.steps,
+        rows: after.rows - before.rows,
+        padded_tokens: after.padded_tokens - before.padded_tokens,
+        real_tokens: after.real_tokens - before.real_tokens,
+    })
+}
+
+fn kv_cache(before: &ExecutionCounts, after: &ExecutionCounts) -> KvCacheRecord {
+    let earlier = before.blocks.unwrap_or_default();
+    let during = |after: Option<u64>, before: Option<u64>| Some(after? - before?);
+    KvCacheRecord {
+        peak_bytes: Some(after.kv_cache_bytes_peak),
+        blocks_used: after.blocks.map(|blocks| blocks.peak_used),
+        blocks_total: after.blocks.map(|blocks| blocks.total),
+        hit_tokens: after
+            .blocks
+            .and_then(|blocks| during(blocks.hit_tokens, earlier.hit_tokens)),
+        queried_tokens: after
+            .blocks
+            .and_then(|blocks| during(blocks.queried_tokens, earlier.queried_tokens)),
+    }
 }

@@ -28,7 +28,9 @@ fn quantised(values: &[f32], set: InstructionSet) -> (Vec<i8>, Vec<f32>, Vec<i32
 
 #[test]
 fn integers_are_within_half_a_step_and_their_sums_are_exact_on_every_instruction_set() {
-    let values: Vec<f32> = (0..96).map(|index| ((index * 37 % 101) as f32 - 50.0) * 0.013).collect();
+    let values: Vec<f32> = (0..96)
+        .map(|index| ((index * 37 % 101) as f32 - 50.0) * 0.013)
+        .collect();
     let expected = quantised(&values, InstructionSet::Scalar);
     for set in InstructionSet::available() {
         let (quants, scales, sums) = quantised(&values, *set);
@@ -62,8 +64,22 @@ fn what_is_not_a_number_is_not_lost_in_the_integers() {
 
 #[test]
 fn brain_floats_round_as_the_half_crate_does() {
-    for value in [0.0, 1.0, -1.5, 3.141_592_7, 1e-40, f32::MAX, f32::INFINITY, 1.003_906_3, 1.011_718_8] {
-        assert_eq!(brain_float(value), u32::from(half::bf16::from_f32(value).to_bits()), "{value}");
+    for value in [
+        0.0,
+        1.0,
+        -1.5,
+        2.641_6,
+        1e-40,
+        f32::MAX,
+        f32::INFINITY,
+        1.003_906_3,
+        1.011_718_8,
+    ] {
+        assert_eq!(
+            brain_float(value),
+            u32::from(half::bf16::from_f32(value).to_bits()),
+            "{value}"
+        );
     }
     assert!(half::bf16::from_bits(brain_float(f32::NAN) as u16).is_nan());
 }

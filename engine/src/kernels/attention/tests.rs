@@ -94,7 +94,11 @@ impl Sequence {
         (0..self.dimension)
             .map(|element| {
                 let values = self.values[first..=last].iter().map(|value| f64::from(value[element]));
-                scores.iter().zip(values).map(|(score, value)| (score - largest).exp() / total * value).sum()
+                scores
+                    .iter()
+                    .zip(values)
+                    .map(|(score, value)| (score - largest).exp() / total * value)
+                    .sum()
             })
             .collect()
     }
@@ -119,7 +123,11 @@ fn attention_is_the_softmax_over_exactly_the_visible_positions() {
                         let expected = sequence.reference(query, visible[query], f64::from(cap));
                         for (found, expected) in found.iter().zip(expected) {
                             let error = (f64::from(*found) - expected).abs();
-                            assert!(error < 2e-6, "{} {positions} {visible:?}: {found} is not {expected}", set.name());
+                            assert!(
+                                error < 2e-6,
+                                "{} {positions} {visible:?}: {found} is not {expected}",
+                                set.name()
+                            );
                         }
                     }
                 }

@@ -43,7 +43,9 @@ fn case(element_type: ElementType, seed: u64, [rows, columns, batch]: [usize; 3]
     let inputs = (0..batch)
         .map(|_| {
             let magnitude = 10_f32.powi(random.random_range(-3..3));
-            (0..columns).map(|_| random.random_range(-magnitude..magnitude)).collect()
+            (0..columns)
+                .map(|_| random.random_range(-magnitude..magnitude))
+                .collect()
         })
         .collect();
     (bytes, inputs)
@@ -68,14 +70,21 @@ fn reference(stored: &StoredTensor<'_>, inputs: &[Vec<f32>]) -> Vec<Vec<(f64, f6
 fn round(input: &[f32], weights: ElementType) -> Vec<f32> {
     match weights {
         ElementType::F32 | ElementType::F16 => input.to_vec(),
-        ElementType::Bf16 => input.iter().map(|value| half::bf16::from_f32(*value).to_f32()).collect(),
+        ElementType::Bf16 => input
+            .iter()
+            .map(|value| half::bf16::from_f32(*value).to_f32())
+            .collect(),
         _ => input
             .chunks(32)
             .flat_map(|block| {
                 let largest = block.iter().fold(0_f32, |largest, value| largest.max(value.abs()));
                 let scale = largest / 127.0;
                 block.iter().map(move |value| {
-                    if largest > 0.0 { (value * (127.0 / largest)).round_ties_even() * scale } else { 0.0 }
+                    if largest > 0.0 {
+                        (value * (127.0 / largest)).round_ties_even() * scale
+                    } else {
+                        0.0
+                    }
                 })
             })
             .collect(),
@@ -147,7 +156,11 @@ fn odd_columns_of_floats_are_all_multiplied() {
         for set in InstructionSet::available() {
             let found = product(&matrix, &inputs, *set, &[]);
             for (found, expected) in found.iter().flatten().zip(reference(&stored, &inputs).iter().flatten()) {
-                assert!((f64::from(*found) - expected.0).abs() <= 2e-6 * expected.1, "{}", set.name());
+                assert!(
+                    (f64::from(*found) - expected.0).abs() <= 2e-6 * expected.1,
+                    "{}",
+                    set.name()
+                );
             }
         }
     }
@@ -222,7 +235,10 @@ fn a_gated_product_is_the_gate_of_one_times_the_other() {
                         let found = gated.floats[tile.first * 48 + column * tile.rows + row];
                         let of = |products: &[Vec<f32>]| f64::from(products[tile.first + row][column]);
                         let expected = function(of(&first)) * of(&second);
-                        assert!((f64::from(found) - expected).abs() < 1e-5 * (1.0 + expected.abs()), "{gate:?}");
+                        assert!(
+                            (f64::from(found) - expected).abs() < 1e-5 * (1.0 + expected.abs()),
+                            "{gate:?}"
+                        );
                     }
                 }
             }

@@ -5,7 +5,6 @@ use std::fmt;
 use kube::ResourceExt;
 use lem_crds::{
     EfficiencyExperiment,
-    experiment::Engine,
     metrics::{Estimate, MetricSet},
     plan,
     status::{PointResult, Verdict},

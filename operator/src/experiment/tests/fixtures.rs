@@ -149,6 +149,7 @@ pub(super) fn gpu(process: u32) -> String {
 /// One process on node `node-a` with its own GPU and the node's only package, measured from `start` to `end`.
 ///
 /// 100 input and 50 output tokens; latencies of 1, 2, 3 and 4 s; GPU 300 W and package 100 W, idle 50 W and 20 W.
+#[expect(clippy::too_many_lines, reason = "one entry per field of the record")]
 pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64) -> Process {
     let length = end - start;
     let gpu_counter = counter(Domain::Gpu, "node-a", &gpu(index));

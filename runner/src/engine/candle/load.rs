@@ -10,8 +10,8 @@ use candle_core::{DType, Device};
 
 use super::CandleEngine;
 use super::model::Model;
-use crate::engine::architecture::{Role, expected_tensors};
 use crate::engine::architecture::Architecture;
+use crate::engine::architecture::{Role, expected_tensors};
 use crate::engine::header::TensorRecord;
 use crate::engine::source::ResolvedModel;
 use crate::engine::{

@@ -10,9 +10,9 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
-use crate::engine::architecture::{ExpectedTensor, Role, expected_tensors};
 use crate::engine::WeightType;
 use crate::engine::architecture::{Architecture, Family};
+use crate::engine::architecture::{ExpectedTensor, Role, expected_tensors};
 use crate::engine::header::TensorRecord;
 
 /// Standard deviation of the weights, as in the initialisation of most of these models.

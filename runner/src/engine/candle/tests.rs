@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::*;
 use crate::engine::architecture::{Architecture, Family, GemmaParameters, SlidingWindow, preset};
 use crate::engine::source::{ModelSource, SyntheticShape};
-use crate::engine::{ComputePrecision, DeviceChoice, LoadRequest, WeightType};
+use crate::engine::{ComputePrecision, DeviceChoice, Implementation, LoadRequest, WeightType};
 use crate::flops::architecture_flops;
 
 const MODEL_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
@@ -48,12 +48,14 @@ fn reference() -> Reference {
 }
 
 fn load(source: ModelSource, dtype: Option<WeightType>) -> CandleEngine {
-    CandleEngine::load(&LoadRequest {
+    let resolved = source.resolve().unwrap();
+    let request = LoadRequest {
         source,
         device: DeviceChoice::Cpu,
         dtype,
-    })
-    .unwrap()
+        implementation: Implementation::Transformers,
+    };
+    CandleEngine::load(&resolved, &request).unwrap()
 }
 
 fn synthetic(architecture: Architecture, dtype: Option<WeightType>) -> CandleEngine {

@@ -17,8 +17,8 @@ use memmap2::Mmap;
 
 use super::{NativeEngine, cache_type, limits};
 use crate::engine::architecture::{Architecture, expected_tensors};
-use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
 use crate::engine::files;
+use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
 use crate::engine::source::{ResolvedModel, SafetensorsFiles};
 use crate::engine::{
     Batching, ComputePrecision, DeviceChoice, EngineConfiguration, EngineDescription, EngineError, LoadRequest,
@@ -137,8 +137,7 @@ fn on_the_cpu(device: DeviceChoice) -> Result<(), EngineError> {
 /// The precision of the products: quantised weights meet activations of 8 bits.
 const fn precision(weights: ElementType) -> ComputePrecision {
     match weights {
-        ElementType::F32 => ComputePrecision::Fp32,
-        ElementType::F16 => ComputePrecision::Fp32,
+        ElementType::F32 | ElementType::F16 => ComputePrecision::Fp32,
         ElementType::Bf16 => ComputePrecision::Bf16,
         _ => ComputePrecision::Int8,
     }
@@ -290,7 +289,11 @@ fn synthetic(
     let mut records = Vec::new();
     for expected in expected_tensors(architecture) {
         // Vectors stay floats, as in files.
-        let stored = if expected.shape.len() == 2 { element_type } else { ElementType::F32 };
+        let stored = if expected.shape.len() == 2 {
+            element_type
+        } else {
+            ElementType::F32
+        };
         let bytes = crate::engine::candle::generate(architecture, &expected, seed, stored).map_err(failed)?;
         let columns = expected.shape.last().copied().unwrap_or(1);
         let rows = expected.shape[..expected.shape.len() - 1].iter().product();

@@ -10,8 +10,8 @@ use super::{Loaded, quantisation};
 use crate::engine::architecture::{Architecture, Family};
 use crate::engine::candle::model::Model;
 use crate::engine::candle::quantised;
-use crate::engine::header::{TensorRecord, validate_gguf};
 use crate::engine::files;
+use crate::engine::header::validate_gguf;
 use crate::engine::{EngineError, TextTokenizer, WeightType};
 
 /// Loads the file in its own element types, or dequantised if F32 is asked for.
