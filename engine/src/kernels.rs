@@ -1,4 +1,4 @@
-//! The arithmetic of a step. Every kernel is one generic body; [`kernel!`] compiles it for each instruction set and
+//! The arithmetic of a step. Every kernel is one generic body; `kernel!` compiles it for each instruction set and
 //! chooses at run time.
 #![expect(
     clippy::inline_always,
