@@ -16,6 +16,8 @@ pub(crate) fn with(name: &str, processes: u32, cycles: u32, other: &Value) -> Ef
         "metadata": {"name": name},
         "spec": {
             "model": {"name": "tiny-test", "source": {"synthetic": {"preset": "tiny-test"}}},
+            // The slower one: its windows last long enough for a test to disturb them.
+            "engine": {"candle": {"implementation": "Transformers"}},
             "workload": {"requests": 8, "maxInputTokens": 16, "maxOutputTokens": 16},
             "processes": {"count": processes, "gpusPerProcess": 0},
             "protocol": {
