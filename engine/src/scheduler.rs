@@ -416,14 +416,18 @@ impl Scheduler {
     /// Rows of the sequences whose prompts are not in the cache yet.
     fn add_prompts(&mut self, batch: &mut Batch, plan: &mut StepPlan, budget: &mut usize) {
         for index in 0..self.running.len() {
-            self.add_prompt(index, batch, plan, budget);
+            if !self.running[index].decodes() {
+                self.add_prompt(index, batch, plan, budget);
+            }
         }
     }
 
+    /// A row of as many tokens as the budget allows; also of the last one alone, where a sequence that came back has
+    /// found all others in the cache.
     fn add_prompt(&mut self, index: usize, batch: &mut Batch, plan: &mut StepPlan, budget: &mut usize) {
         let sequence = &mut self.running[index];
         let tokens = (sequence.tokens.len() - sequence.computed).min(*budget);
-        if sequence.decodes() || tokens == 0 || !sequence.extend(tokens, &mut self.pool) {
+        if tokens == 0 || !sequence.extend(tokens, &mut self.pool) {
             return;
         }
         let end = sequence.computed + tokens;

@@ -357,6 +357,29 @@ fn without_a_promise_the_newest_sequence_gives_up_its_blocks_and_ends_with_the_s
 }
 
 #[test]
+fn a_sequence_that_comes_back_and_finds_all_but_its_last_token_goes_on_at_once() {
+    let mut scheduler = Scheduler::new(SchedulerConfiguration {
+        reserve_output: false,
+        ..configuration(Batching::Continuous { max_sequences: 2 })
+    });
+    let mut batch = Batch::default();
+    scheduler.submit(request(0, vec![1; 64], 5, true)).unwrap();
+    scheduler.schedule(&mut batch).unwrap();
+    scheduler.complete(&[1], &[], &mut Vec::new());
+    scheduler.preempt();
+    assert!(
+        scheduler.schedule(&mut batch).is_some(),
+        "a sequence waits, and the step is empty"
+    );
+    assert_eq!(
+        (batch.tokens.len(), batch.rows[0].start, batch.sampled_rows()),
+        (1, 64, 1)
+    );
+    scheduler.complete(&[1], &[], &mut Vec::new());
+    assert_eq!(scheduler.statistics().decode_tokens, 1);
+}
+
+#[test]
 fn what_can_never_run_is_refused_and_changes_nothing() {
     let mut scheduler = Scheduler::new(SchedulerConfiguration {
         blocks: 4,
