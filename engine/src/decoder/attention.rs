@@ -11,7 +11,7 @@ use crate::architecture::Architecture;
 use crate::batch::{BLOCK_POSITIONS, Batch, Row};
 use crate::cache::{Cache, CacheShape};
 use crate::kernels::InstructionSet;
-use crate::kernels::attention::{CacheElement, Part, Partial, QueryTile, SPAN, TILE, attend_f16, attend_f32, merge};
+use crate::kernels::attention::{CacheElement, Part, Partial, QueryTile, SPAN, TILE, merge};
 use crate::kernels::norm::root_mean_square;
 use crate::kernels::rotary::rotate;
 use crate::pool::Pool;
@@ -161,30 +161,9 @@ impl AttentionPlan {
         };
         let partials = Shared::new(&mut plan.partials);
         let items = &plan.items;
-        let context = &context;
         match cache {
-            Cache::F32(cache) => {
-                let cache = Shared::new(cache);
-                pool.run(items.len(), &|index| {
-                    let (tile, part) = context.tile(cache, &items[index], partials);
-                    // SAFETY: each item writes its own results; keys and values have been written before.
-                    #[expect(unsafe_code, reason = "items are disjoint")]
-                    unsafe {
-                        attend_f32(set, &tile, part);
-                    }
-                });
-            }
-            Cache::F16(cache) => {
-                let cache = Shared::new(as_halves(cache));
-                pool.run(items.len(), &|index| {
-                    let (tile, part) = context.tile(cache, &items[index], partials);
-                    // SAFETY: as above.
-                    #[expect(unsafe_code, reason = "items are disjoint")]
-                    unsafe {
-                        attend_f16(set, &tile, part);
-                    }
-                });
-            }
+            Cache::F32(cache) => context.compute(pool, set, Shared::new(cache), items, partials),
+            Cache::F16(cache) => context.compute(pool, set, Shared::new(as_halves(cache)), items, partials),
         }
         for merged in &plan.merges {
             // SAFETY: the items are done.
@@ -241,6 +220,25 @@ impl Context<'_> {
                 .at(token * self.result_stride + head * self.shape.dimension);
         }
         places
+    }
+
+    /// Computes the items on all threads.
+    fn compute<E: CacheElement>(
+        &self,
+        pool: &mut Pool,
+        set: InstructionSet,
+        cache: Shared<'_, E>,
+        items: &[Item],
+        partials: Shared<'_, Partial>,
+    ) {
+        pool.run(items.len(), &|index| {
+            let (tile, part) = self.tile(cache, &items[index], partials);
+            // SAFETY: each item writes its own results; keys and values have been written before.
+            #[expect(unsafe_code, reason = "items are disjoint")]
+            unsafe {
+                (E::ATTEND)(set, &tile, part);
+            }
+        });
     }
 
     fn tile<'a, E: CacheElement>(

@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 
 use half::f16;
 
-use super::kernel;
+use super::{InstructionSet, kernel};
 use crate::batch::BLOCK_POSITIONS;
 use crate::simd::{LANES, Simd, exp, tanh};
 
@@ -25,6 +25,8 @@ pub(crate) const HEAD_LIMIT: usize = 256;
 pub(crate) trait CacheElement: Copy + Default + Send + Sync + 'static {
     /// Name, for example `f16`.
     const NAME: &'static str;
+    /// The kernel over a cache of such elements.
+    const ATTEND: Attend<Self>;
     /// Rounds a value.
     fn from_f32(value: f32) -> Self;
     /// Sixteen values.
@@ -34,8 +36,12 @@ pub(crate) trait CacheElement: Copy + Default + Send + Sync + 'static {
     unsafe fn load<V: Simd>(from: *const Self) -> V::F32;
 }
 
+/// Computes a part of the attention of a tile: [`attend_f32`] or [`attend_f16`].
+pub(crate) type Attend<E> = unsafe fn(InstructionSet, &QueryTile<'_, E>, Part);
+
 impl CacheElement for f32 {
     const NAME: &'static str = "f32";
+    const ATTEND: Attend<Self> = attend_f32;
 
     fn from_f32(value: f32) -> Self {
         value
@@ -50,6 +56,7 @@ impl CacheElement for f32 {
 
 impl CacheElement for f16 {
     const NAME: &'static str = "f16";
+    const ATTEND: Attend<Self> = attend_f16;
 
     fn from_f32(value: f32) -> Self {
         Self::from_f32(value)
@@ -84,6 +91,19 @@ pub(crate) struct QueryTile<'batch, E> {
     pub(crate) visible: [(usize, usize); TILE],
     /// Cap of the scores: `cap * tanh(score / cap)`; none if zero.
     pub(crate) cap: f32,
+}
+
+impl<E> QueryTile<'_, E> {
+    /// First and last position that any of the queries sees.
+    #[inline(always)]
+    fn bounds(&self) -> (usize, usize) {
+        let (mut first, mut last) = (usize::MAX, 0);
+        for (from, to) in &self.visible[..self.count] {
+            first = first.min(*from);
+            last = last.max(*to);
+        }
+        (first, last)
+    }
 }
 
 /// What a tile has found in some positions.
@@ -122,7 +142,7 @@ macro_rules! attend {
             /// # Safety
             /// The pointers are valid for the dimension, nobody else writes the results, and all positions that a
             /// query sees have been written.
-            pub(crate) unsafe fn $name(tile: &QueryTile<'_, $element>, part: Part) = attend_tile, $element
+            unsafe fn $name(tile: &QueryTile<'_, $element>, part: Part) = attend_tile, $element
         }
     };
 }
@@ -167,11 +187,7 @@ unsafe fn attend_rows<V: Simd, E: CacheElement, const R: usize>(tile: &QueryTile
             }
             Part::Whole(results) => results,
         };
-        let (mut first, mut last) = (usize::MAX, 0);
-        for (from, to) in &tile.visible[..tile.count] {
-            first = first.min(*from);
-            last = last.max(*to);
-        }
+        let (first, last) = tile.bounds();
         // Sixteen kilobytes that need no zeros: `attend_span` begins with what it needs.
         let mut memory = MaybeUninit::<[Partial; 2]>::uninit();
         let merged = memory.as_mut_ptr().cast::<Partial>();
@@ -256,11 +272,7 @@ unsafe fn attend_span<V: Simd, E: CacheElement, const R: usize>(
     span: usize,
     partial: &mut Partial,
 ) {
-    let (mut first, mut last) = (usize::MAX, 0);
-    for (from, to) in &tile.visible[..tile.count] {
-        first = first.min(*from);
-        last = last.max(*to);
-    }
+    let (first, last) = tile.bounds();
     partial.maximum = [f32::NEG_INFINITY; TILE];
     partial.total = [0.0; TILE];
     for values in &mut partial.values[..R] {

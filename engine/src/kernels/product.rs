@@ -38,6 +38,27 @@ pub(crate) enum Gate {
     Gelu,
 }
 
+/// Evaluates an expression for the [`Format`] of a type of elements. Not a function that takes one: the expression is to
+/// be compiled with the instruction set around it.
+macro_rules! with_format {
+    ($element_type:expr, $format:ident => $expression:expr) => {
+        match $element_type {
+            ElementType::F32 => with_format!(Floats as $format => $expression),
+            ElementType::F16 => with_format!(Halves as $format => $expression),
+            ElementType::Bf16 => with_format!(BrainFloats as $format => $expression),
+            ElementType::Q4_0 => with_format!(Q4_0 as $format => $expression),
+            ElementType::Q4_1 => with_format!(Q4_1 as $format => $expression),
+            ElementType::Q8_0 => with_format!(Q8_0 as $format => $expression),
+            ElementType::Q4K => with_format!(Q4K as $format => $expression),
+            ElementType::Q6K => with_format!(Q6K as $format => $expression),
+        }
+    };
+    ($type:ident as $format:ident => $expression:expr) => {{
+        type $format = $type;
+        $expression
+    }};
+}
+
 kernel! {
     /// Multiplies the panels of a range with all rows.
     ///
@@ -77,18 +98,7 @@ unsafe fn multiply_panels<V: Simd>(
     output: Output<'_>,
 ) {
     // SAFETY: the caller's promise.
-    unsafe {
-        match matrix.element_type {
-            ElementType::F32 => store_panels::<V, Floats>(matrix, activations, panels, bias, output),
-            ElementType::F16 => store_panels::<V, Halves>(matrix, activations, panels, bias, output),
-            ElementType::Bf16 => store_panels::<V, BrainFloats>(matrix, activations, panels, bias, output),
-            ElementType::Q4_0 => store_panels::<V, Q4_0>(matrix, activations, panels, bias, output),
-            ElementType::Q4_1 => store_panels::<V, Q4_1>(matrix, activations, panels, bias, output),
-            ElementType::Q8_0 => store_panels::<V, Q8_0>(matrix, activations, panels, bias, output),
-            ElementType::Q4K => store_panels::<V, Q4K>(matrix, activations, panels, bias, output),
-            ElementType::Q6K => store_panels::<V, Q6K>(matrix, activations, panels, bias, output),
-        }
-    }
+    unsafe { with_format!(matrix.element_type, F => store_panels::<V, F>(matrix, activations, panels, bias, output)) }
 }
 
 #[inline(always)]
@@ -112,37 +122,58 @@ unsafe fn store_panels<V: Simd, F: Format>(
                 V::load(bias.as_ptr().add(panel * PANEL))
             };
             for tile in tiles(activations.rows, V::TILE) {
-                let outputs = outputs.add(tile.first * output.stride);
-                match tile.rows {
-                    1 => store_tile::<V, F, 1>(weights, activations, tile, bias, outputs, output),
-                    2 => store_tile::<V, F, 2>(weights, activations, tile, bias, outputs, output),
-                    4 => store_tile::<V, F, 4>(weights, activations, tile, bias, outputs, output),
-                    _ => store_tile::<V, F, 8>(weights, activations, tile, bias, outputs, output),
-                }
+                let to = Rows {
+                    first: outputs.add(tile.first * output.stride),
+                    stride: output.stride,
+                    accumulate: output.accumulate,
+                };
+                store_tile::<V, F>(weights, activations, tile, bias, to);
             }
         }
     }
 }
 
+/// Where the rows of a tile go.
+#[derive(Clone, Copy)]
+struct Rows {
+    first: *mut f32,
+    /// Elements from one row to the next.
+    stride: usize,
+    /// Add to what is there.
+    accumulate: bool,
+}
+
+/// The products of one panel with one tile.
 #[inline(always)]
-unsafe fn store_tile<V: Simd, F: Format, const M: usize>(
+unsafe fn store_tile<V: Simd, F: Format>(
     weights: *const u8,
     activations: &Activations,
     tile: Tile,
     bias: V::F32,
-    outputs: *mut f32,
-    output: Output<'_>,
+    to: Rows,
 ) {
     // SAFETY: the caller's promise.
     unsafe {
-        let sums = F::product::<V, M>(weights, activations, tile);
-        for (row, sum) in sums.into_iter().enumerate() {
-            let to = outputs.add(row * output.stride);
+        match tile.rows {
+            1 => store_rows::<V, 1>(F::product::<V, 1>(weights, activations, tile), bias, to),
+            2 => store_rows::<V, 2>(F::product::<V, 2>(weights, activations, tile), bias, to),
+            4 => store_rows::<V, 4>(F::product::<V, 4>(weights, activations, tile), bias, to),
+            _ => store_rows::<V, 8>(F::product::<V, 8>(weights, activations, tile), bias, to),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn store_rows<V: Simd, const M: usize>(sums: [V::F32; M], bias: V::F32, to: Rows) {
+    for (row, sum) in sums.into_iter().enumerate() {
+        // SAFETY: the caller's promise.
+        unsafe {
+            let to_row = to.first.add(row * to.stride);
             let mut sum = V::add(sum, bias);
-            if output.accumulate {
-                sum = V::add(sum, V::load(to));
+            if to.accumulate {
+                sum = V::add(sum, V::load(to_row));
             }
-            V::store(to, sum);
+            V::store(to_row, sum);
         }
     }
 }
@@ -203,55 +234,26 @@ unsafe fn gate_tile<V: Simd>(
     }
 }
 
+/// One panel of a matrix for one tile.
 #[inline(always)]
 unsafe fn panel_to<V: Simd>(
     matrix: &PackedMatrix,
     activations: &Activations,
     tile: Tile,
     panel: usize,
-    to: *mut f32,
+    first: *mut f32,
     stride: usize,
 ) {
+    let to = Rows {
+        first,
+        stride,
+        accumulate: false,
+    };
     // SAFETY: the caller's promise.
     unsafe {
         let weights = matrix.bytes().as_ptr().add(panel * matrix.panel_bytes());
-        match matrix.element_type {
-            ElementType::F32 => tile_to::<V, Floats>(weights, activations, tile, to, stride),
-            ElementType::F16 => tile_to::<V, Halves>(weights, activations, tile, to, stride),
-            ElementType::Bf16 => tile_to::<V, BrainFloats>(weights, activations, tile, to, stride),
-            ElementType::Q4_0 => tile_to::<V, Q4_0>(weights, activations, tile, to, stride),
-            ElementType::Q4_1 => tile_to::<V, Q4_1>(weights, activations, tile, to, stride),
-            ElementType::Q8_0 => tile_to::<V, Q8_0>(weights, activations, tile, to, stride),
-            ElementType::Q4K => tile_to::<V, Q4K>(weights, activations, tile, to, stride),
-            ElementType::Q6K => tile_to::<V, Q6K>(weights, activations, tile, to, stride),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn tile_to<V: Simd, F: Format>(
-    weights: *const u8,
-    activations: &Activations,
-    tile: Tile,
-    to: *mut f32,
-    stride: usize,
-) {
-    // SAFETY: the caller's promise.
-    unsafe {
-        match tile.rows {
-            1 => sums_to::<V, 1>(F::product::<V, 1>(weights, activations, tile), to, stride),
-            2 => sums_to::<V, 2>(F::product::<V, 2>(weights, activations, tile), to, stride),
-            4 => sums_to::<V, 4>(F::product::<V, 4>(weights, activations, tile), to, stride),
-            _ => sums_to::<V, 8>(F::product::<V, 8>(weights, activations, tile), to, stride),
-        }
-    }
-}
-
-#[inline(always)]
-unsafe fn sums_to<V: Simd, const M: usize>(sums: [V::F32; M], to: *mut f32, stride: usize) {
-    for (row, sum) in sums.into_iter().enumerate() {
-        // SAFETY: the caller's promise.
-        unsafe { V::store(to.add(row * stride), sum) };
+        let bias = V::splat(0.0);
+        with_format!(matrix.element_type, F => store_tile::<V, F>(weights, activations, tile, bias, to));
     }
 }
 

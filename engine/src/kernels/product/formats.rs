@@ -87,6 +87,27 @@ unsafe fn dot<V: Simd, const FROM: usize, const TO: usize>(
     sum
 }
 
+/// Adds a block of `scale * quant + minimum`.
+#[inline(always)]
+unsafe fn add_above_minimum<V: Simd, const M: usize>(
+    mut totals: [V::F32; M],
+    groups: &[V::I32; 8],
+    scale: V::F32,
+    minimum: V::F32,
+    inputs: &Integers,
+) -> [V::F32; M] {
+    // SAFETY: the inputs are at a block of a tile of M rows.
+    unsafe {
+        for row in 0..M {
+            let sum = dot::<V, 0, 8>(V::splat_i32(0), groups, inputs.quants.add(row * BLOCK));
+            let offset = V::mul(minimum, V::splat(inputs.sum(row) as f32));
+            let value = V::fma(V::to_f32(sum), scale, offset);
+            totals[row] = V::fma(value, V::splat(*inputs.scales.add(row)), totals[row]);
+        }
+    }
+    totals
+}
+
 /// 4-bit integers around 8.
 pub(super) struct Q4_0;
 
@@ -136,12 +157,7 @@ impl Format for Q4_1 {
                 let scale = V::load_f16(weights.cast());
                 let minimum = V::load_f16(weights.add(32).cast());
                 let groups = nibbles::<V>(weights.add(64));
-                for row in 0..M {
-                    let sum = dot::<V, 0, 8>(V::splat_i32(0), &groups, inputs.quants.add(row * BLOCK));
-                    let offset = V::mul(minimum, V::splat(inputs.sum(row) as f32));
-                    let value = V::fma(V::to_f32(sum), scale, offset);
-                    totals[row] = V::fma(value, V::splat(*inputs.scales.add(row)), totals[row]);
-                }
+                totals = add_above_minimum::<V, M>(totals, &groups, scale, minimum, &inputs);
                 inputs.next::<M>();
                 weights = weights.add(320);
             }
@@ -209,12 +225,7 @@ impl Format for Q4K {
                     let scale = V::mul(scale, V::load_u8(weights));
                     let minimum = V::mul(minimum, V::load_u8(weights.add(16)));
                     let groups = nibbles::<V>(weights.add(32));
-                    for row in 0..M {
-                        let sum = dot::<V, 0, 8>(V::splat_i32(0), &groups, inputs.quants.add(row * BLOCK));
-                        let offset = V::mul(minimum, V::splat(inputs.sum(row) as f32));
-                        let value = V::fma(V::to_f32(sum), scale, offset);
-                        totals[row] = V::fma(value, V::splat(*inputs.scales.add(row)), totals[row]);
-                    }
+                    totals = add_above_minimum::<V, M>(totals, &groups, scale, minimum, &inputs);
                     inputs.next::<M>();
                     weights = weights.add(288);
                 }
