@@ -48,6 +48,12 @@ impl Family {
         Self::SmolLm3,
     ];
 
+    /// Whether it is one of the Gemma families, which scale their embeddings, gate with GELU and store the scales of
+    /// normalisations less one.
+    pub const fn is_gemma(self) -> bool {
+        matches!(self, Self::Gemma | Self::Gemma2 | Self::Gemma3)
+    }
+
     /// The family's name, as `model_type` of `config.json` spells it.
     pub const fn name(self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::decoder::Weights;
+use crate::packed::PackedMatrix;
 
 /// Work done.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -23,39 +24,79 @@ impl StepCounts {
     }
 }
 
-/// Work of a batch.
-pub(crate) fn of_step(architecture: &Architecture, weights: &Weights, batch: &Batch, cache_bytes: usize) -> StepCounts {
-    let tokens = batch.tokens.len() as f64;
-    let sampled = batch.sampled_rows() as f64;
-    let mut counts = StepCounts::default();
-    for matrix in weights.layer_matrices() {
-        counts.flops += 2.0 * (matrix.rows * matrix.columns) as f64 * tokens;
-        counts.bytes += matrix.bytes().len() as f64;
-    }
-    let head = weights.head();
-    if sampled > 0.0 {
-        counts.flops += 2.0 * (head.rows * head.columns) as f64 * sampled;
-        counts.bytes += head.bytes().len() as f64;
-    }
-    let position_bytes = (2 * architecture.key_value_width() * cache_bytes) as f64;
-    for layer in &weights.layers {
-        for row in &batch.rows {
-            // Scores and weighted values: two products with each visible position for each query head.
-            let pairs = visible_pairs(row.start, row.tokens.len(), layer.window);
-            counts.flops += 4.0 * architecture.query_width() as f64 * pairs;
-            let end = row.start + row.tokens.len();
-            let first = layer.window.map_or(0, |window| (row.start + 1).saturating_sub(window));
-            counts.bytes += (end - first + row.tokens.len()) as f64 * position_bytes;
-        }
-    }
-    counts
+/// What a step costs for each of its tokens, sampled rows and visible positions: the weights do not change, so it is
+/// summed once.
+#[derive(Debug)]
+pub(crate) struct StepCost {
+    /// Operations of a token in all layers, the attention left out.
+    token_flops: f64,
+    layer_bytes: f64,
+    sampled_flops: f64,
+    head_bytes: f64,
+    /// Scores and weighted values: two products with each visible position for each query head.
+    pair_flops: f64,
+    /// Bytes of one layer's keys and values of a position.
+    position_bytes: f64,
+    /// Window of each layer.
+    windows: Vec<Option<usize>>,
 }
 
-/// Pairs of a query and a position that it sees, for `tokens` queries from the position `start` on.
-fn visible_pairs(start: usize, tokens: usize, window: Option<usize>) -> f64 {
-    (start..start + tokens)
-        .map(|position| (position + 1).min(window.unwrap_or(usize::MAX)) as f64)
-        .sum()
+impl StepCost {
+    /// The cost of a model whose key-value cache has elements of so many bytes.
+    pub(crate) fn new(architecture: &Architecture, weights: &Weights, cache_bytes: usize) -> Self {
+        let elements = |matrix: &PackedMatrix| (matrix.rows * matrix.columns) as f64;
+        let bytes = |matrix: &PackedMatrix| matrix.bytes().len() as f64;
+        let head = weights.head();
+        Self {
+            token_flops: 2.0 * weights.layer_matrices().map(elements).sum::<f64>(),
+            layer_bytes: weights.layer_matrices().map(bytes).sum(),
+            sampled_flops: 2.0 * elements(head),
+            head_bytes: bytes(head),
+            pair_flops: 4.0 * architecture.query_width() as f64,
+            position_bytes: (2 * architecture.key_value_width() * cache_bytes) as f64,
+            windows: weights.layers.iter().map(|layer| layer.window).collect(),
+        }
+    }
+
+    /// Work of a batch.
+    pub(crate) fn of(&self, batch: &Batch) -> StepCounts {
+        let (tokens, sampled) = (batch.tokens.len() as f64, batch.sampled_rows() as f64);
+        let mut counts = StepCounts {
+            flops: self.token_flops * tokens + self.sampled_flops * sampled,
+            bytes: self.layer_bytes + if sampled > 0.0 { self.head_bytes } else { 0.0 },
+        };
+        for window in &self.windows {
+            for row in &batch.rows {
+                let pairs = attention_pairs(row.start as u64, row.tokens.len() as u64, *window);
+                counts.flops += self.pair_flops * pairs as f64;
+                let end = row.start + row.tokens.len();
+                let first = window.map_or(0, |window| (row.start + 1).saturating_sub(window));
+                counts.bytes += (end - first + row.tokens.len()) as f64 * self.position_bytes;
+            }
+        }
+        counts
+    }
+}
+
+/// (Query, key) pairs that causal attention lets see each other, for `tokens` queries after `context` cached positions.
+///
+/// A query at position `i` (from zero) sees `i + 1` keys, its own included, or the last `window` of them.
+pub fn attention_pairs(context: u64, tokens: u64, window: Option<usize>) -> u128 {
+    // Σ over i in context..context + tokens of min(i + 1, window).
+    let (context, tokens) = (u128::from(context), u128::from(tokens));
+    let triangle = |length: u128| length * (length + 1) / 2;
+    let unbounded = |until: u128| triangle(until);
+    match window {
+        None => unbounded(context + tokens) - unbounded(context),
+        Some(window) => {
+            let window = window as u128;
+            let bounded = |until: u128| match until.checked_sub(window) {
+                Some(beyond) => triangle(window) + beyond * window,
+                None => triangle(until),
+            };
+            bounded(context + tokens) - bounded(context)
+        }
+    }
 }
 
 #[cfg(test)]
@@ -64,9 +105,9 @@ mod tests {
 
     #[test]
     fn a_chunked_prompt_has_as_many_pairs_as_a_whole_one_and_a_window_bounds_them() {
-        let whole = visible_pairs(0, 100, None);
-        assert!((whole - 5050.0).abs() < 1e-9);
-        assert!((visible_pairs(0, 37, None) + visible_pairs(37, 63, None) - whole).abs() < 1e-9);
-        assert!((visible_pairs(50, 2, Some(10)) - 20.0).abs() < 1e-9);
+        let whole = attention_pairs(0, 100, None);
+        assert_eq!(whole, 5050);
+        assert_eq!(attention_pairs(0, 37, None) + attention_pairs(37, 63, None), whole);
+        assert_eq!(attention_pairs(50, 2, Some(10)), 20);
     }
 }

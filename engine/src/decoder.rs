@@ -12,10 +12,10 @@ mod workspace;
 pub use error::DecoderError;
 pub use weights::SourceConventions;
 
-use crate::architecture::{Architecture, Family};
+use crate::architecture::Architecture;
 use crate::batch::{BLOCK_POSITIONS, Batch};
 use crate::cache::{Cache, CacheShape, CacheType};
-use crate::counts::{self, StepCounts};
+use crate::counts::{StepCost, StepCounts};
 use crate::kernels::InstructionSet;
 use crate::kernels::activations::{ActivationWriter, Activations, Kinds, write_row};
 use crate::kernels::attention::HEAD_LIMIT;
@@ -76,6 +76,7 @@ pub struct Decoder {
     pool: Pool,
     workspace: Workspace,
     kinds: Vec<LayerKinds>,
+    cost: StepCost,
     counts: StepCounts,
 }
 
@@ -138,6 +139,7 @@ impl Decoder {
             set,
             kinds: weights.layers.iter().map(LayerKinds::of).collect(),
             workspace: Workspace::new(architecture, &weights, configuration, set, pool.threads()),
+            cost: StepCost::new(architecture, &weights, configuration.cache_type.bytes()),
             counts: StepCounts::default(),
             cache: Cache::new(configuration.cache_type, cache_shape),
             cache_type: configuration.cache_type,
@@ -221,12 +223,7 @@ impl Decoder {
             self.feed_forward_block(index, rows);
         }
         let sampled = self.head(batch);
-        self.counts.add(&counts::of_step(
-            &self.architecture,
-            &self.weights,
-            batch,
-            self.cache_type.bytes(),
-        ));
+        self.counts.add(&self.cost.of(batch));
         Ok(self.workspace.logits(sampled, self.architecture.vocabulary_size))
     }
 
@@ -262,10 +259,7 @@ impl Decoder {
 
     fn embed(&mut self, batch: &Batch) {
         let (hidden, stride) = (self.architecture.hidden_size, self.workspace.hidden_stride);
-        let gemma = matches!(
-            self.architecture.family,
-            Family::Gemma | Family::Gemma2 | Family::Gemma3
-        );
+        let gemma = self.architecture.family.is_gemma();
         let scale = if gemma { (hidden as f32).sqrt() } else { 1.0 };
         let residual = Shared::new(&mut self.workspace.residual);
         let embedding = &self.weights.embedding;
@@ -373,9 +367,10 @@ impl Decoder {
             work.activations.writer(rows, hidden, kinds.feed_forward),
             hidden,
         );
-        let gate = match self.architecture.family {
-            Family::Gemma | Family::Gemma2 | Family::Gemma3 => Gate::Gelu,
-            _ => Gate::Silu,
+        let gate = if self.architecture.family.is_gemma() {
+            Gate::Gelu
+        } else {
+            Gate::Silu
         };
         let writer = work.gated.writer(rows, inter, kinds.down);
         let panels = layer.gate.panels();

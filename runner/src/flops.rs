@@ -18,8 +18,9 @@
 mod architecture;
 mod counted;
 
-pub use architecture::{architecture_flops, attention_pairs, decode_flops, prefill_flops};
+pub use architecture::{architecture_flops, decode_flops, prefill_flops};
 pub use counted::{CountedFlops, WindowUse};
+pub use lem_engine::counts::attention_pairs;
 
 /// Which tier a number of operations comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

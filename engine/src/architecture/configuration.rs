@@ -19,7 +19,7 @@ impl Architecture {
         };
         let hidden_size = fields.size("hidden_size")?;
         let attention_heads = fields.size("num_attention_heads")?;
-        let gemma_family = matches!(family, Family::Gemma | Family::Gemma2 | Family::Gemma3);
+        let gemma_family = family.is_gemma();
         let head_dimension = match fields.optional_size("head_dim") {
             Some(width) => width,
             None if gemma_family => 256,

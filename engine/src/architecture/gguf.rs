@@ -72,7 +72,7 @@ impl Architecture {
             norm_epsilon: number(epsilon).ok_or_else(|| missing(&format!("{name}.{epsilon}")))?,
             attention_bias: false,
             rope_scaling: None,
-            gemma: matches!(family, Family::Gemma | Family::Gemma2 | Family::Gemma3).then(|| GemmaParameters {
+            gemma: family.is_gemma().then(|| GemmaParameters {
                 // Only the 27B models scale by another width than the head's; their files do not say so.
                 query_scale: if matches!(optional("block_count"), Some(46 | 62)) {
                     derived

@@ -1,11 +1,11 @@
 use super::*;
-use crate::architecture::{GemmaParameters, SlidingWindow, preset};
+use crate::architecture::{Family, GemmaParameters, SlidingWindow, preset};
 use crate::testing::RandomModel;
 
 const CONTEXT: usize = 256;
 
 fn tiny(family: Family) -> Architecture {
-    let gemma = matches!(family, Family::Gemma | Family::Gemma2 | Family::Gemma3);
+    let gemma = family.is_gemma();
     Architecture {
         family,
         hidden_size: 256,

@@ -274,10 +274,7 @@ impl Loader<'_> {
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Vec<f32>, DecoderError> {
-        let gemma = matches!(
-            self.architecture.family,
-            Family::Gemma | Family::Gemma2 | Family::Gemma3
-        );
+        let gemma = self.architecture.family.is_gemma();
         let plus = if gemma && !self.conventions.gemma_norms_plus_one {
             1.0
         } else {
@@ -311,7 +308,7 @@ impl Loader<'_> {
     }
 }
 
-/// Bytes that the weights take in a source, and the type of the elements of most matrix elements.
+/// The type of most elements of the matrices.
 pub(crate) fn dominant_type(weights: &Weights) -> ElementType {
     let mut elements = [0_u64; ElementType::ALL.len()];
     for matrix in weights.matrices() {

@@ -1,5 +1,7 @@
 //! Tier 2: operations from the shape of the model.
 
+use lem_engine::counts::attention_pairs;
+
 use crate::engine::architecture::Architecture;
 
 /// Operations of one whole sequence of `prompt_tokens` and `output_tokens` (at least 1 each, else 0).
@@ -33,25 +35,4 @@ fn pass_flops(architecture: &Architecture, context: u64, tokens: u64, sampled: u
     let attention = 4.0 * architecture.query_width() as f64 * pairs;
     let head = 2.0 * architecture.hidden_size as f64 * architecture.vocabulary_size as f64 * sampled as f64;
     projections + attention + head
-}
-
-/// (Query, key) pairs that causal attention lets see each other, for `tokens` queries after `context` cached positions.
-///
-/// A query at position `i` (from zero) sees `i + 1` keys, its own included, or the last `window` of them.
-pub fn attention_pairs(context: u64, tokens: u64, window: Option<usize>) -> u128 {
-    // Σ over i in context..context + tokens of min(i + 1, window).
-    let (context, tokens) = (u128::from(context), u128::from(tokens));
-    let triangle = |length: u128| length * (length + 1) / 2;
-    let unbounded = |until: u128| triangle(until);
-    match window {
-        None => unbounded(context + tokens) - unbounded(context),
-        Some(window) => {
-            let window = window as u128;
-            let bounded = |until: u128| match until.checked_sub(window) {
-                Some(beyond) => triangle(window) + beyond * window,
-                None => triangle(until),
-            };
-            bounded(context + tokens) - bounded(context)
-        }
-    }
 }

@@ -8,8 +8,7 @@ use candle_core::{DType, Device, Result};
 
 use super::synthetic;
 use crate::engine::WeightType;
-use crate::engine::architecture::{Architecture, Family};
-use crate::engine::architecture::{expected_tensors, gguf_name};
+use crate::engine::architecture::{Architecture, Family, expected_tensors, gguf_name};
 
 /// Families for which synthetic weights can be quantised.
 pub(super) const SYNTHETIC_FAMILIES: [Family; 4] = [Family::Llama, Family::Qwen2, Family::Qwen3, Family::Phi3];

@@ -11,8 +11,7 @@ use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 
 use crate::engine::WeightType;
-use crate::engine::architecture::{Architecture, Family};
-use crate::engine::architecture::{ExpectedTensor, Role, expected_tensors};
+use crate::engine::architecture::{Architecture, ExpectedTensor, Role, expected_tensors};
 use crate::engine::header::TensorRecord;
 
 /// Standard deviation of the weights, as in the initialisation of most of these models.
@@ -43,7 +42,7 @@ pub(super) fn tensor(
 ) -> Result<Tensor> {
     if expected.role == Role::Norm {
         // The Gemma models add 1 to the scale in the file.
-        let plus_one = matches!(architecture.family, Family::Gemma | Family::Gemma2 | Family::Gemma3);
+        let plus_one = architecture.family.is_gemma();
         let scale = if plus_one { 0_f32 } else { 1_f32 };
         return Tensor::full(scale, expected.shape.as_slice(), &Device::Cpu)?.to_dtype(dtype);
     }
