@@ -9,17 +9,9 @@ use lem_engine::batch::{BLOCK_POSITIONS, Batch};
 use lem_engine::cache::CacheType;
 use lem_engine::decoder::{Decoder, DecoderConfiguration};
 use lem_engine::header::validate_gguf;
+use lem_engine::sampler::{Sampler, SamplerScratch};
+use lem_engine::sequence::Sampling;
 use lem_engine::source::{FileSource, WeightFile};
-
-fn argmax(logits: &[f32]) -> u32 {
-    let mut best = 0;
-    for (index, logit) in logits.iter().enumerate() {
-        if *logit > logits[best] {
-            best = index;
-        }
-    }
-    best as u32
-}
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
@@ -74,6 +66,7 @@ fn main() {
         .collect();
     let mut last = vec![0; rows];
     let mut batch = Batch::default();
+    let (mut greedy, mut scratch) = (Sampler::new(Sampling::GREEDY), SamplerScratch::default());
     for pass in 0..2 {
         let begin = Instant::now();
         for (row, table) in tables.iter().enumerate() {
@@ -83,7 +76,7 @@ fn main() {
                 batch.push(part, chunk * 512, table, end == tokens.len());
                 let logits = decoder.forward(&batch).unwrap();
                 if end == tokens.len() {
-                    last[row] = argmax(logits.row(0));
+                    last[row] = greedy.sample(logits.row(0), &mut scratch).unwrap();
                 }
             }
         }
@@ -100,7 +93,7 @@ fn main() {
         let begin = Instant::now();
         let logits = decoder.forward(&batch).unwrap();
         for (row, last) in last.iter_mut().enumerate() {
-            *last = argmax(logits.row(row));
+            *last = greedy.sample(logits.row(row), &mut scratch).unwrap();
         }
         times.push(begin.elapsed().as_secs_f64());
         output.push(last[0]);

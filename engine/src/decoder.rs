@@ -41,7 +41,7 @@ pub struct DecoderConfiguration {
     pub token_budget: usize,
     /// Rows of a step at most whose logits are needed.
     pub sampled_rows: usize,
-    /// Positions of one sequence at most.
+    /// Positions of one sequence at most, no more than the architecture has.
     pub context_length: usize,
     /// Threads, the calling one included.
     pub threads: usize,
@@ -125,7 +125,6 @@ impl Decoder {
             source,
             configuration.conventions,
             configuration.weight_type,
-            configuration.context_length,
             configuration.threads,
         )?;
         let cache_shape = CacheShape {
@@ -158,14 +157,8 @@ impl Decoder {
     /// Changes what later steps may have at most: blocks, tokens, rows and positions. The cache is empty after it.
     pub fn reconfigure(&mut self, configuration: &DecoderConfiguration) {
         self.cache_shape.blocks = configuration.blocks;
-        // The old one first: both together may not fit.
-        self.cache = Cache::new(
-            self.cache_type,
-            CacheShape {
-                blocks: 0,
-                ..self.cache_shape
-            },
-        );
+        // The old one goes first: both together may not fit.
+        self.cache = Cache::F16(Vec::new());
         self.cache = Cache::new(self.cache_type, self.cache_shape);
         let threads = self.pool.threads();
         self.workspace = Workspace::new(&self.architecture, &self.weights, configuration, self.set, threads);

@@ -1,4 +1,4 @@
-//! Tensors of mapped weight files. Pure: who maps the files is the caller.
+//! Tensors of mapped weight files, or in memory. Pure: who maps the files is the caller.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -25,6 +25,55 @@ pub enum SourceError {
         /// The tensor.
         tensor: String,
     },
+}
+
+/// Tensors in memory, by their names in safetensors files.
+#[derive(Debug, Default)]
+pub struct MemorySource {
+    tensors: HashMap<String, OwnedTensor>,
+}
+
+/// As [`StoredTensor`], with bytes of its own.
+#[derive(Debug)]
+struct OwnedTensor {
+    element_type: ElementType,
+    rows: usize,
+    columns: usize,
+    bytes: Vec<u8>,
+}
+
+impl MemorySource {
+    /// Adds a tensor of this shape, outermost extent first.
+    pub fn insert(&mut self, name: String, element_type: ElementType, shape: &[usize], bytes: Vec<u8>) {
+        let (rows, columns) = matrix_shape(shape);
+        let tensor = OwnedTensor {
+            element_type,
+            rows,
+            columns,
+            bytes,
+        };
+        self.tensors.insert(name, tensor);
+    }
+}
+
+impl TensorSource for MemorySource {
+    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
+        let tensor = self.tensors.get(name)?;
+        Some(StoredTensor {
+            element_type: tensor.element_type,
+            rows: tensor.rows,
+            columns: tensor.columns,
+            bytes: &tensor.bytes,
+        })
+    }
+}
+
+/// Rows and columns of a shape; a vector is one row.
+fn matrix_shape(shape: &[usize]) -> (usize, usize) {
+    match shape {
+        [outer @ .., columns] => (outer.iter().product(), *columns),
+        [] => (1, 1),
+    }
 }
 
 /// One file: the tensors that its checked header names, and all of its bytes.
@@ -115,11 +164,11 @@ impl<'bytes> FileSource<'bytes> {
                         tensor: tensor.name.clone(),
                     });
                 }
-                let columns = tensor.shape.last().copied().unwrap_or(1);
+                let (rows, columns) = matrix_shape(&tensor.shape);
                 let place = Place {
                     file: index,
                     element_type,
-                    rows: tensor.shape[..tensor.shape.len().saturating_sub(1)].iter().product(),
+                    rows,
                     columns,
                     bytes,
                 };

@@ -1,13 +1,12 @@
 //! Random tensors and models for the tests of this crate.
 
-use std::collections::HashMap;
-
 use half::f16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::architecture::{Architecture, Role, expected_tensors};
-use crate::tensor::{ElementType, StoredTensor, TensorSource};
+use crate::source::MemorySource;
+use crate::tensor::ElementType;
 
 /// Stored rows of any bit patterns, with scales such that values are around one tenth.
 pub(crate) fn random_bytes(element_type: ElementType, elements: usize, random: &mut ChaCha8Rng) -> Vec<u8> {
@@ -38,45 +37,21 @@ pub(crate) fn random_bytes(element_type: ElementType, elements: usize, random: &
     bytes
 }
 
-/// A model of random weights in memory.
-pub(crate) struct RandomModel {
-    tensors: HashMap<String, (ElementType, usize, usize, Vec<u8>)>,
-}
-
-impl RandomModel {
-    /// Weights of a shape whose matrices have this type.
-    pub(crate) fn new(architecture: &Architecture, element_type: ElementType, seed: u64) -> Self {
-        let mut random = ChaCha8Rng::seed_from_u64(seed);
-        let tensors = expected_tensors(architecture)
-            .into_iter()
-            .map(|tensor| {
-                let columns = *tensor.shape.last().unwrap();
-                let rows = tensor.shape[..tensor.shape.len() - 1].iter().product();
-                let (element_type, bytes) = if tensor.role == Role::Norm {
-                    let values: Vec<u8> = (0..columns)
-                        .flat_map(|_| random.random_range(0.5_f32..1.5).to_le_bytes())
-                        .collect();
-                    (ElementType::F32, values)
-                } else if tensor.role == Role::Bias {
-                    (ElementType::F32, random_bytes(ElementType::F32, columns, &mut random))
-                } else {
-                    (element_type, random_bytes(element_type, rows * columns, &mut random))
-                };
-                (tensor.name, (element_type, rows, columns, bytes))
-            })
-            .collect();
-        Self { tensors }
+/// A model of random weights of a shape whose matrices have this type.
+pub(crate) fn random_model(architecture: &Architecture, element_type: ElementType, seed: u64) -> MemorySource {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut model = MemorySource::default();
+    for tensor in expected_tensors(architecture) {
+        let elements = tensor.shape.iter().product();
+        let (element_type, bytes) = match tensor.role {
+            Role::Norm => {
+                let mut scale = || random.random_range(0.5_f32..1.5).to_le_bytes();
+                (ElementType::F32, (0..elements).flat_map(|_| scale()).collect())
+            }
+            Role::Bias => (ElementType::F32, random_bytes(ElementType::F32, elements, &mut random)),
+            _ => (element_type, random_bytes(element_type, elements, &mut random)),
+        };
+        model.insert(tensor.name, element_type, &tensor.shape, bytes);
     }
-}
-
-impl TensorSource for RandomModel {
-    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
-        let (element_type, rows, columns, bytes) = self.tensors.get(name)?;
-        Some(StoredTensor {
-            element_type: *element_type,
-            rows: *rows,
-            columns: *columns,
-            bytes,
-        })
-    }
+    model
 }

@@ -1,6 +1,6 @@
 use super::*;
 use crate::architecture::{Family, GemmaParameters, SlidingWindow, preset};
-use crate::testing::RandomModel;
+use crate::testing::random_model;
 
 const CONTEXT: usize = 256;
 
@@ -46,7 +46,7 @@ fn configuration(set: InstructionSet, threads: usize) -> DecoderConfiguration {
 }
 
 fn decoder(architecture: &Architecture, element_type: ElementType, set: InstructionSet, threads: usize) -> Decoder {
-    let model = RandomModel::new(architecture, element_type, 7);
+    let model = random_model(architecture, element_type, 7);
     Decoder::new(architecture, &model, &configuration(set, threads)).unwrap()
 }
 
@@ -176,7 +176,7 @@ fn a_batch_beyond_what_the_decoder_was_built_for_is_refused_and_the_next_one_wor
 #[test]
 fn a_missing_tensor_and_one_of_another_shape_are_named() {
     let architecture = tiny(Family::Llama);
-    let model = RandomModel::new(&architecture, ElementType::F32, 1);
+    let model = random_model(&architecture, ElementType::F32, 1);
     let wider = Architecture {
         intermediate_size: 512,
         ..architecture.clone()

@@ -60,9 +60,10 @@ impl Weights {
         source: &dyn TensorSource,
         conventions: SourceConventions,
         weight_type: Option<ElementType>,
-        positions: usize,
         threads: usize,
     ) -> Result<Self, DecoderError> {
+        // For every position that a later configuration may allow.
+        let positions = architecture.context_length;
         let loader = Loader {
             architecture,
             source,

@@ -3,14 +3,13 @@
 use jiff::Timestamp;
 use lem_crds::{
     experiment::{Batching, PrefixCaching},
+    plan::TrialIdentity,
     runner::{
         Assignment, FlopCount, FlopMethod, KvCacheRecord, StaticBatchRecord, SteadyStateRecord, WarmupRecord,
         WindowRecord,
     },
     samples::Samples,
 };
-
-use lem_crds::plan::TrialIdentity;
 
 use super::{Loaded, ProtocolError, facts, requests};
 use crate::{engine::ExecutionCounts, environment, flops, metrics::LiveRequests, workload::Requests};
