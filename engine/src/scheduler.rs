@@ -73,7 +73,7 @@ pub enum SubmitError {
         /// The sequence's id.
         sequence: u64,
     },
-    /// Prompt and output do not fit. The last token of the output needs no position, as it is never fed back.
+    /// Prompt and output do not fit.
     #[error(
         "a prompt of {prompt_tokens} tokens with {output_tokens} tokens of output exceeds the context of {context_length}"
     )]
@@ -95,6 +95,26 @@ pub enum SubmitError {
         /// Blocks of the cache.
         blocks: usize,
     },
+}
+
+/// The positions that a request takes at most: the last token of its output is never fed back, so it needs none.
+///
+/// # Errors
+/// It has an empty prompt, asks for no output, or exceeds `context_length`.
+pub fn check_request(request: &SequenceRequest, context_length: usize) -> Result<usize, SubmitError> {
+    let (prompt_tokens, output_tokens) = (request.prompt.len(), request.max_output_tokens as usize);
+    if prompt_tokens == 0 || output_tokens == 0 {
+        return Err(SubmitError::Empty { sequence: request.id });
+    }
+    let positions = prompt_tokens.saturating_add(output_tokens - 1);
+    if positions > context_length {
+        return Err(SubmitError::ContextExceeded {
+            prompt_tokens,
+            output_tokens,
+            context_length,
+        });
+    }
+    Ok(positions)
 }
 
 /// What a step does.
@@ -194,18 +214,7 @@ impl Scheduler {
         if self.free_sequences() == 0 {
             return Err(SubmitError::NoFreeSlot { sequence });
         }
-        let (prompt_tokens, output_tokens) = (request.prompt.len(), request.max_output_tokens as usize);
-        if prompt_tokens == 0 || output_tokens == 0 {
-            return Err(SubmitError::Empty { sequence });
-        }
-        let positions = prompt_tokens.saturating_add(output_tokens - 1);
-        if positions > self.configuration.context_length {
-            return Err(SubmitError::ContextExceeded {
-                prompt_tokens,
-                output_tokens,
-                context_length: self.configuration.context_length,
-            });
-        }
+        let positions = check_request(&request, self.configuration.context_length)?;
         let needed = blocks_for(positions);
         if needed > self.pool.total() {
             return Err(SubmitError::CacheExceeded {

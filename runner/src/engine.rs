@@ -106,6 +106,20 @@ pub struct EngineDescription {
     pub weights_digest: String,
 }
 
+impl EngineDescription {
+    /// Refuses tokens outside the vocabulary.
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), EngineError> {
+        let vocabulary_size = self.vocabulary_size;
+        match tokens.iter().find(|token| **token as usize >= vocabulary_size) {
+            Some(token) => Err(EngineError::UnknownToken {
+                token: *token,
+                vocabulary_size,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
 /// What a step did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {

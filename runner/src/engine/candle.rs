@@ -8,6 +8,7 @@ mod synthetic;
 
 use candle_core::{Device, Tensor};
 use candle_transformers::generation::{LogitsProcessor, Sampling as CandleSampling};
+use lem_engine::scheduler::{SubmitError, check_request};
 
 use super::{
     Batching, Engine, EngineConfiguration, EngineDescription, EngineError, ExecutionCounts, FinishReason,
@@ -54,29 +55,10 @@ impl std::fmt::Debug for CandleEngine {
 impl CandleEngine {
     fn validate(&self, request: &SequenceRequest) -> Result<(), EngineError> {
         if self.sequence.is_some() {
-            return Err(EngineError::NoFreeSlot { sequence: request.id });
+            return Err(SubmitError::NoFreeSlot { sequence: request.id }.into());
         }
-        if request.prompt.is_empty() || request.max_output_tokens == 0 {
-            return Err(EngineError::EmptyRequest { sequence: request.id });
-        }
-        let (prompt_tokens, output_tokens) = (request.prompt.len(), request.max_output_tokens as usize);
-        let context_length = self.description.context_length;
-        // The last output token is never fed back, so it needs no position.
-        if prompt_tokens.saturating_add(output_tokens - 1) > context_length {
-            return Err(EngineError::ContextExceeded {
-                prompt_tokens,
-                output_tokens,
-                context_length,
-            });
-        }
-        let vocabulary_size = self.description.vocabulary_size;
-        match request.prompt.iter().find(|token| **token as usize >= vocabulary_size) {
-            Some(token) => Err(EngineError::UnknownToken {
-                token: *token,
-                vocabulary_size,
-            }),
-            None => Ok(()),
-        }
+        check_request(request, self.description.context_length)?;
+        self.description.check_tokens(&request.prompt)
     }
 
     /// The logits of the position after `tokens`, of shape `[vocabulary]`.

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use lem_engine::scheduler::SubmitError;
+
 use super::TokenizerError;
 use super::architecture::ArchitectureError;
 use super::header::HeaderError;
@@ -89,18 +91,6 @@ pub enum EngineError {
         #[source]
         source: candle_core::Error,
     },
-    /// The prompt and its output do not fit into the context.
-    #[error(
-        "a prompt of {prompt_tokens} tokens with {output_tokens} tokens of output exceeds the context of {context_length}"
-    )]
-    ContextExceeded {
-        /// Length of the prompt in tokens.
-        prompt_tokens: usize,
-        /// Tokens of output asked for.
-        output_tokens: usize,
-        /// Positions that the model has.
-        context_length: usize,
-    },
     /// A token of the prompt is outside the vocabulary.
     #[error("token {token} is outside the vocabulary of {vocabulary_size}")]
     UnknownToken {
@@ -108,18 +98,6 @@ pub enum EngineError {
         token: u32,
         /// Entries of the vocabulary.
         vocabulary_size: usize,
-    },
-    /// The request has nothing to process or nothing to generate.
-    #[error("sequence {sequence} has an empty prompt or asks for no output")]
-    EmptyRequest {
-        /// The sequence's id.
-        sequence: u64,
-    },
-    /// More sequences were submitted than the engine has room for.
-    #[error("sequence {sequence} was submitted while no slot was free")]
-    NoFreeSlot {
-        /// The sequence's id.
-        sequence: u64,
     },
     /// The engine does not have what was asked for.
     #[error("{what}")]
@@ -144,12 +122,8 @@ pub enum EngineError {
         source: lem_engine::decoder::DecoderError,
     },
     /// A sequence was not accepted.
-    #[error("a sequence was refused")]
-    Submit {
-        /// Cause.
-        #[source]
-        source: lem_engine::scheduler::SubmitError,
-    },
+    #[error(transparent)]
+    Submit(#[from] SubmitError),
     /// No token can be chosen.
     #[error("no token can be chosen for sequence {sequence}")]
     Choose {
@@ -219,14 +193,14 @@ impl EngineError {
             Self::Device { .. } => "device",
             Self::WeightType { .. } => "weight_type",
             Self::Load { .. } => "load",
-            Self::ContextExceeded { .. } => "context_exceeded",
+            Self::Submit(SubmitError::ContextExceeded { .. }) => "context_exceeded",
             Self::UnknownToken { .. } => "unknown_token",
-            Self::EmptyRequest { .. } => "empty_request",
-            Self::NoFreeSlot { .. } => "no_free_slot",
+            Self::Submit(SubmitError::Empty { .. }) => "empty_request",
+            Self::Submit(SubmitError::NoFreeSlot { .. }) => "no_free_slot",
+            Self::Submit(SubmitError::CacheExceeded { .. }) => "submit",
             Self::Unsupported { .. } => "unsupported",
             Self::Tensors { .. } => "tensors",
             Self::Decoder { .. } => "decoder",
-            Self::Submit { .. } => "submit",
             Self::Forward { .. } => "forward",
             Self::Choose { .. } | Self::Sample { .. } => "sample",
             Self::Synchronize { .. } => "synchronize",

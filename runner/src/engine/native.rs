@@ -4,10 +4,9 @@ mod load;
 
 use lem_engine::{
     batch::{BLOCK_POSITIONS, Batch},
-    cache::CacheType,
     decoder::{Decoder, DecoderConfiguration},
     sampler::{Sampler, SamplerScratch},
-    scheduler::{Scheduler, SchedulerConfiguration, SchedulerStatistics},
+    scheduler::{Scheduler, SchedulerConfiguration},
     sequence::{GeneratedToken, SequenceRequest},
 };
 
@@ -94,10 +93,6 @@ fn limits(
 }
 
 impl NativeEngine {
-    fn statistics(&self) -> SchedulerStatistics {
-        self.scheduler.statistics()
-    }
-
     /// Chooses a token for each sampled row of the batch.
     fn choose(&mut self) -> Result<(), EngineError> {
         let logits = self
@@ -132,17 +127,9 @@ impl Engine for NativeEngine {
     }
 
     fn submit(&mut self, request: SequenceRequest) -> Result<(), EngineError> {
-        let vocabulary_size = self.description.vocabulary_size;
-        if let Some(token) = request.prompt.iter().find(|token| **token as usize >= vocabulary_size) {
-            return Err(EngineError::UnknownToken {
-                token: *token,
-                vocabulary_size,
-            });
-        }
+        self.description.check_tokens(&request.prompt)?;
         let (id, sampling) = (request.id, request.sampling);
-        self.scheduler
-            .submit(request)
-            .map_err(|source| EngineError::Submit { source })?;
+        self.scheduler.submit(request)?;
         self.samplers.push((id, Sampler::new(sampling)));
         Ok(())
     }
@@ -186,7 +173,7 @@ impl Engine for NativeEngine {
     }
 
     fn counts(&self) -> ExecutionCounts {
-        let statistics = self.statistics();
+        let statistics = self.scheduler.statistics();
         let work = self.decoder.counts();
         let static_batches = matches!(self.batching, Batching::Static(_)).then_some(StaticBatchCounts {
             steps: statistics.decode_steps,
@@ -220,10 +207,6 @@ impl Engine for NativeEngine {
         self.scheduler.abort();
         self.samplers.clear();
     }
-}
-
-const fn cache_type(floats: bool) -> CacheType {
-    if floats { CacheType::F32 } else { CacheType::F16 }
 }
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
 //! From a resolved source to an engine.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
 use lem_engine::{
     batch::{BLOCK_POSITIONS, Batch},
+    cache::CacheType,
     decoder::{Decoder, DecoderConfiguration, SourceConventions},
     sampler::SamplerScratch,
     scheduler::Scheduler,
-    source::{FileSource, WeightFile},
-    tensor::{ElementType, StoredTensor, TensorSource},
+    source::{FileSource, MemorySource, WeightFile},
+    tensor::{ElementType, TensorSource},
 };
 use memmap2::Mmap;
 
-use super::{NativeEngine, cache_type, limits};
+use super::{NativeEngine, limits};
 use crate::engine::architecture::{Architecture, expected_tensors};
 use crate::engine::files;
 use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
@@ -55,19 +55,20 @@ impl NativeEngine {
 
     fn assemble(known: Known, source: &dyn TensorSource) -> Result<Self, EngineError> {
         let architecture = known.architecture;
-        let types = |tensor: &TensorRecord| ElementType::from_name(&tensor.element_type);
-        let floats = known.weight_type.is_none_or(|to| to == ElementType::F32)
-            && known
-                .tensors
-                .iter()
-                .all(|tensor| known.weight_type.or(types(tensor)) == Some(ElementType::F32));
+        let float = Some(ElementType::F32);
+        let type_of = |tensor: &TensorRecord| known.weight_type.or(ElementType::from_name(&tensor.element_type));
+        let cache_type = if known.tensors.iter().all(|tensor| type_of(tensor) == float) {
+            CacheType::F32
+        } else {
+            CacheType::F16
+        };
         let first = EngineConfiguration {
             batching: Batching::default(),
             sequence_positions: BLOCK_POSITIONS,
         };
         let base = DecoderConfiguration {
             blocks: 0,
-            cache_type: cache_type(floats),
+            cache_type,
             token_budget: 0,
             sampled_rows: 0,
             context_length: 0,
@@ -77,14 +78,8 @@ impl NativeEngine {
             conventions: known.conventions,
         };
         let (configuration, scheduler) = limits(&first, architecture.context_length, base);
-        // The rotary tables are for the whole context; all else is taken when it is configured.
-        let build = DecoderConfiguration {
-            context_length: architecture.context_length,
-            ..configuration
-        };
-        let mut decoder =
-            Decoder::new(&architecture, source, &build).map_err(|source| EngineError::Decoder { source })?;
-        decoder.reconfigure(&configuration);
+        let decoder =
+            Decoder::new(&architecture, source, &configuration).map_err(|source| EngineError::Decoder { source })?;
         let dominant = decoder.dominant_type();
         let description = EngineDescription {
             name: "lem",
@@ -252,21 +247,6 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
     NativeEngine::assemble(known, &source)
 }
 
-/// Tensors that were generated.
-struct Generated(HashMap<String, (ElementType, usize, usize, Vec<u8>)>);
-
-impl TensorSource for Generated {
-    fn tensor(&self, name: &str) -> Option<StoredTensor<'_>> {
-        let (element_type, rows, columns, bytes) = self.0.get(name)?;
-        Some(StoredTensor {
-            element_type: *element_type,
-            rows: *rows,
-            columns: *columns,
-            bytes,
-        })
-    }
-}
-
 fn synthetic(
     name: &str,
     architecture: &Architecture,
@@ -285,7 +265,7 @@ fn synthetic(
         origin: name.to_owned(),
         source,
     };
-    let mut tensors = HashMap::new();
+    let mut source = MemorySource::default();
     let mut records = Vec::new();
     for expected in expected_tensors(architecture) {
         // Vectors stay floats, as in files.
@@ -295,8 +275,6 @@ fn synthetic(
             ElementType::F32
         };
         let bytes = crate::engine::candle::generate(architecture, &expected, seed, stored).map_err(failed)?;
-        let columns = expected.shape.last().copied().unwrap_or(1);
-        let rows = expected.shape[..expected.shape.len() - 1].iter().product();
         records.push(TensorRecord {
             name: expected.name.clone(),
             shape: expected.shape.clone(),
@@ -304,7 +282,7 @@ fn synthetic(
             bytes: bytes.len() as u64,
             offset: 0,
         });
-        tensors.insert(expected.name, (stored, rows, columns, bytes));
+        source.insert(expected.name, stored, &expected.shape, bytes);
     }
     let known = Known {
         origin: name.to_owned(),
@@ -316,5 +294,5 @@ fn synthetic(
         conventions: SourceConventions::default(),
         weight_type: None,
     };
-    NativeEngine::assemble(known, &Generated(tensors))
+    NativeEngine::assemble(known, &source)
 }
