@@ -2,8 +2,7 @@
 
 use crate::architecture::Architecture;
 use crate::batch::Batch;
-use crate::decoder::Weights;
-use crate::packed::PackedMatrix;
+use crate::decoder::{WeightMatrix, Weights};
 
 /// Work done.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -27,7 +26,7 @@ impl StepCounts {
 /// What a step costs for each of its tokens, sampled rows and visible positions: the weights do not change, so it is
 /// summed once.
 #[derive(Debug)]
-pub(crate) struct StepCost {
+pub struct StepCost {
     /// Operations of a token in all layers, the attention left out.
     token_flops: f64,
     layer_bytes: f64,
@@ -43,9 +42,13 @@ pub(crate) struct StepCost {
 
 impl StepCost {
     /// The cost of a model whose key-value cache has elements of so many bytes.
-    pub(crate) fn new(architecture: &Architecture, weights: &Weights, cache_bytes: usize) -> Self {
-        let elements = |matrix: &PackedMatrix| (matrix.rows * matrix.columns) as f64;
-        let bytes = |matrix: &PackedMatrix| matrix.bytes().len() as f64;
+    pub fn new<Matrix: WeightMatrix>(
+        architecture: &Architecture,
+        weights: &Weights<Matrix>,
+        cache_bytes: usize,
+    ) -> Self {
+        let elements = |matrix: &Matrix| matrix.elements() as f64;
+        let bytes = |matrix: &Matrix| matrix.stored_bytes() as f64;
         let head = weights.head();
         Self {
             token_flops: 2.0 * weights.layer_matrices().map(elements).sum::<f64>(),
@@ -59,7 +62,7 @@ impl StepCost {
     }
 
     /// Work of a batch.
-    pub(crate) fn of(&self, batch: &Batch) -> StepCounts {
+    pub fn of(&self, batch: &Batch) -> StepCounts {
         let (tokens, sampled) = (batch.tokens.len() as f64, batch.sampled_rows() as f64);
         let mut counts = StepCounts {
             flops: self.token_flops * tokens + self.sampled_flops * sampled,

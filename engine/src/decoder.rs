@@ -5,15 +5,18 @@
 
 mod attention;
 mod error;
+mod limits;
 mod rope;
 mod weights;
 mod workspace;
 
 pub use error::DecoderError;
-pub use weights::SourceConventions;
+pub use limits::BatchLimits;
+pub use rope::RopeTable;
+pub use weights::{Layer, Pack, SourceConventions, StoredRows, WeightMatrix, Weights};
 
 use crate::architecture::Architecture;
-use crate::batch::{BLOCK_POSITIONS, Batch};
+use crate::batch::Batch;
 use crate::cache::{Cache, CacheShape, CacheType};
 use crate::counts::{StepCost, StepCounts};
 use crate::kernels::InstructionSet;
@@ -26,14 +29,12 @@ use crate::pool::Pool;
 use crate::shared::Shared;
 use crate::tensor::{ElementType, TensorSource};
 use attention::AttentionPlan;
-use weights::Layer;
-pub(crate) use weights::Weights;
 use workspace::Workspace;
 
 /// What a decoder is built for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DecoderConfiguration {
-    /// Blocks of [`BLOCK_POSITIONS`] positions in the key-value cache.
+    /// Blocks of [`crate::batch::BLOCK_POSITIONS`] positions in the key-value cache.
     pub blocks: usize,
     /// Element type of the key-value cache.
     pub cache_type: CacheType,
@@ -69,7 +70,7 @@ pub struct DecoderMemory {
 pub struct Decoder {
     architecture: Architecture,
     set: InstructionSet,
-    weights: Weights,
+    weights: Weights<PackedMatrix>,
     cache: Cache,
     cache_shape: CacheShape,
     cache_type: CacheType,
@@ -90,7 +91,7 @@ struct LayerKinds {
 }
 
 impl LayerKinds {
-    fn of(layer: &Layer) -> Self {
+    fn of(layer: &Layer<PackedMatrix>) -> Self {
         let kinds = |matrices: &[&PackedMatrix]| Kinds::of(matrices.iter().map(|matrix| matrix.element_type));
         Self {
             attention: kinds(&[&layer.query, &layer.key, &layer.value]),
@@ -125,7 +126,15 @@ impl Decoder {
             source,
             configuration.conventions,
             configuration.weight_type,
-            configuration.threads,
+            &|element_type, rows, columns, row| {
+                Ok::<_, DecoderError>(PackedMatrix::pack(
+                    element_type,
+                    rows,
+                    columns,
+                    row,
+                    configuration.threads,
+                ))
+            },
         )?;
         let cache_shape = CacheShape {
             layers: architecture.layers,
@@ -204,7 +213,7 @@ impl Decoder {
     /// # Errors
     /// The batch exceeds what the decoder was built for, or a token, position or block is out of range.
     pub fn forward(&mut self, batch: &Batch) -> Result<Logits<'_>, DecoderError> {
-        self.check(batch)?;
+        self.workspace.limits.check(batch)?;
         if batch.tokens.is_empty() {
             return Ok(self.workspace.logits(0, self.architecture.vocabulary_size));
         }
@@ -218,36 +227,6 @@ impl Decoder {
         let sampled = self.head(batch);
         self.counts.add(&self.cost.of(batch));
         Ok(self.workspace.logits(sampled, self.architecture.vocabulary_size))
-    }
-
-    fn check(&self, batch: &Batch) -> Result<(), DecoderError> {
-        let limits = &self.workspace.limits;
-        let too_many = |what, found, limit| DecoderError::Batch { what, found, limit };
-        if batch.tokens.len() > limits.tokens {
-            return Err(too_many("tokens", batch.tokens.len(), limits.tokens));
-        }
-        if batch.sampled_rows() > limits.sampled_rows {
-            return Err(too_many("sampled rows", batch.sampled_rows(), limits.sampled_rows));
-        }
-        let vocabulary = self.architecture.vocabulary_size;
-        if let Some(token) = batch.tokens.iter().find(|token| **token as usize >= vocabulary) {
-            return Err(too_many("token", *token as usize, vocabulary - 1));
-        }
-        if let Some(block) = batch
-            .block_table
-            .iter()
-            .find(|block| **block as usize >= self.cache_shape.blocks)
-        {
-            return Err(too_many("block", *block as usize, self.cache_shape.blocks - 1));
-        }
-        for row in &batch.rows {
-            let end = row.start + row.tokens.len();
-            if end > limits.context_length || end > row.blocks.len() * BLOCK_POSITIONS {
-                let limit = limits.context_length.min(row.blocks.len() * BLOCK_POSITIONS);
-                return Err(too_many("positions", end, limit));
-            }
-        }
-        Ok(())
     }
 
     fn embed(&mut self, batch: &Batch) {
@@ -442,6 +421,16 @@ pub struct Logits<'decoder> {
 }
 
 impl<'decoder> Logits<'decoder> {
+    /// `rows` rows of `vocabulary` logits, each `stride` elements after the one before.
+    pub fn new(values: &'decoder [f32], stride: usize, vocabulary: usize, rows: usize) -> Self {
+        Self {
+            values,
+            stride,
+            vocabulary,
+            rows,
+        }
+    }
+
     /// Sampled rows.
     pub fn rows(&self) -> usize {
         self.rows

@@ -1,13 +1,17 @@
 //! Runs the kernels on the host: their sources are compiled by g++ below `kernels/emulator.hpp` and loaded.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
+use lem_engine::tensor::dequantise;
 use libloading::Library;
 
-use crate::kernels::{Kernel, Specialisation};
+use crate::backend::{Backend, Memory, Product};
+use crate::kernels::{Address, Kernel, Specialisation};
 
 /// Loads NVRTC from the directory that `LEM_NVRTC_DIRECTORY` names, if it does; says so loudly if there is none.
 #[expect(unsafe_code, reason = "loading a library runs its initialisers")]
@@ -101,6 +105,165 @@ impl Emulator {
             assert_eq!(size() as usize, size_of::<K>(), "{} has another layout", K::NAME);
             let launch = self.library.get::<Launch<K>>(K::NAME).unwrap();
             launch(grid.as_ptr(), K::THREADS, shared, arguments);
+        }
+    }
+}
+
+/// Memory of the host that stands for a GPU's: it holds no numbers at first, and what is written beyond it shows.
+#[derive(Debug)]
+pub(crate) struct HostMemory {
+    words: Vec<u64>,
+    begin: usize,
+    bytes: usize,
+}
+
+const GUARD_WORDS: usize = 64;
+const GUARD: u64 = 0xa5a5_a5a5_a5a5_a5a5;
+
+impl HostMemory {
+    fn new(bytes: usize) -> Self {
+        let inner = bytes.div_ceil(8);
+        let mut words = vec![u64::MAX; inner + 2 * GUARD_WORDS];
+        // Memory of a GPU begins at multiples of 256 bytes.
+        let begin = (GUARD_WORDS / 2..GUARD_WORDS)
+            .find(|index| (words[*index..].as_ptr() as usize).is_multiple_of(256))
+            .unwrap();
+        words[..begin].fill(GUARD);
+        words[begin + inner..].fill(GUARD);
+        Self { words, begin, bytes }
+    }
+}
+
+impl Memory for HostMemory {
+    fn address(&self) -> Address {
+        self.words[self.begin..].as_ptr() as Address
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for HostMemory {
+    fn drop(&mut self) {
+        let end = self.begin + self.bytes.div_ceil(8);
+        let guards = self.words[..self.begin].iter().chain(&self.words[end..]);
+        if !std::thread::panicking() {
+            assert!(
+                guards.into_iter().all(|word| *word == GUARD),
+                "a kernel wrote beyond its memory"
+            );
+        }
+    }
+}
+
+type Recorded = Box<dyn Fn(&Emulator)>;
+
+/// The emulator as a device. What it replays are the launches with the arguments that they were recorded with.
+pub(crate) struct EmulatorBackend {
+    emulator: Arc<Emulator>,
+    recording: Option<Vec<Recorded>>,
+    records: bool,
+    pub(crate) replayed: Arc<AtomicUsize>,
+}
+
+impl EmulatorBackend {
+    pub(crate) fn new(specialisation: Specialisation, records: bool) -> Self {
+        Self {
+            emulator: Emulator::of(specialisation),
+            recording: None,
+            records,
+            replayed: Arc::default(),
+        }
+    }
+
+    fn submit(&mut self, launch: Recorded) {
+        match &mut self.recording {
+            Some(recording) => recording.push(launch),
+            None => launch(&self.emulator),
+        }
+    }
+}
+
+#[expect(unsafe_code, reason = "addresses are of memory of the host")]
+impl Backend for EmulatorBackend {
+    type Error = Infallible;
+    type Memory = HostMemory;
+    type Graph = Vec<Recorded>;
+
+    fn allocate(&self, bytes: usize) -> Result<HostMemory, Infallible> {
+        Ok(HostMemory::new(bytes))
+    }
+
+    fn upload(&mut self, to: Address, bytes: &[u8]) -> Result<(), Infallible> {
+        assert!(self.recording.is_none(), "an upload cannot be recorded");
+        // SAFETY: the decoder gives addresses of its memory.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), to as *mut u8, bytes.len()) };
+        Ok(())
+    }
+
+    fn download(&mut self, from: Address, bytes: &mut [u8]) -> Result<(), Infallible> {
+        assert!(self.recording.is_none(), "a download cannot be recorded");
+        // SAFETY: as above.
+        unsafe { std::ptr::copy_nonoverlapping(from as *const u8, bytes.as_mut_ptr(), bytes.len()) };
+        Ok(())
+    }
+
+    fn launch<K: Kernel>(&mut self, grid: [u32; 3], shared: usize, arguments: &K) -> Result<(), Infallible> {
+        let arguments = *arguments;
+        self.submit(Box::new(move |emulator| {
+            emulator.launch(grid, shared as u32, &arguments)
+        }));
+        Ok(())
+    }
+
+    fn multiply(&mut self, product: &Product) -> Result<(), Infallible> {
+        let product = *product;
+        self.submit(Box::new(move |_| multiply(&product)));
+        Ok(())
+    }
+
+    fn records(&self) -> bool {
+        self.records
+    }
+
+    fn begin_recording(&mut self) -> Result<(), Infallible> {
+        self.recording = Some(Vec::new());
+        Ok(())
+    }
+
+    fn end_recording(&mut self) -> Result<Self::Graph, Infallible> {
+        Ok(self.recording.take().unwrap())
+    }
+
+    fn replay(&mut self, graph: &Self::Graph) -> Result<(), Infallible> {
+        self.replayed.fetch_add(1, Ordering::Relaxed);
+        graph.iter().for_each(|launch| launch(&self.emulator));
+        Ok(())
+    }
+}
+
+/// What cublasLt computes.
+#[expect(unsafe_code, reason = "addresses are of memory of the host")]
+fn multiply(product: &Product) {
+    let width = product.element_type.bytes(product.columns);
+    let rows = |address: Address, count: usize| -> Vec<Vec<f32>> {
+        (0..count)
+            .map(|row| {
+                // SAFETY: the decoder gives addresses of its memory.
+                let bytes = unsafe { std::slice::from_raw_parts((address as *const u8).add(row * width), width) };
+                let mut values = vec![0.0; product.columns];
+                dequantise(product.element_type, bytes, &mut values);
+                values
+            })
+            .collect()
+    };
+    let (inputs, weights) = (rows(product.input, product.rows), rows(product.matrix, product.outputs));
+    for (row, input) in inputs.iter().enumerate() {
+        for (output, weights) in weights.iter().enumerate() {
+            let sum: f32 = input.iter().zip(weights).map(|(input, weight)| input * weight).sum();
+            // SAFETY: as above.
+            unsafe { *(product.output as *mut f32).add(row * product.stride + output) = sum };
         }
     }
 }

@@ -14,6 +14,7 @@ use crate::kernels::InstructionSet;
 use crate::kernels::attention::{CacheElement, Part, Partial, QueryTile, SPAN, TILE, merge};
 use crate::kernels::norm::root_mean_square;
 use crate::kernels::rotary::rotate;
+use crate::packed::PackedMatrix;
 use crate::pool::Pool;
 use crate::shared::Shared;
 
@@ -288,7 +289,7 @@ pub(super) fn write_keys_and_values(
     pool: &mut Pool,
     set: InstructionSet,
     architecture: &Architecture,
-    layer: &Layer,
+    layer: &Layer<PackedMatrix>,
     rope: Option<&RopeTable>,
     batch: &Batch,
     work: &mut Workspace,

@@ -4,7 +4,7 @@ use crate::architecture::RopeScaling;
 
 /// The angles of all positions for one base.
 #[derive(Debug)]
-pub(crate) struct RopeTable {
+pub struct RopeTable {
     half: usize,
     cosines: Vec<f32>,
     sines: Vec<f32>,
@@ -36,6 +36,11 @@ impl RopeTable {
             cosines: (0..positions * half).map(|index| angle(index).cos() as f32).collect(),
             sines: (0..positions * half).map(|index| angle(index).sin() as f32).collect(),
         }
+    }
+
+    /// Cosines and sines of all positions, half as many for each as a head has elements.
+    pub fn angles(&self) -> (&[f32], &[f32]) {
+        (&self.cosines, &self.sines)
     }
 
     /// Cosines and sines of a position.

@@ -1,4 +1,6 @@
-//! The weights of a model in the form that the decoder computes with.
+//! The weights of a model in the form that a decoder computes with.
+
+use std::borrow::Cow;
 
 use super::DecoderError;
 use super::rope::RopeTable;
@@ -15,53 +17,87 @@ pub struct SourceConventions {
     pub gemma_norms_plus_one: bool,
 }
 
-/// One layer.
+/// A weight matrix in the form that a device computes with.
+pub trait WeightMatrix {
+    /// Elements, padding left out.
+    fn elements(&self) -> usize;
+    /// Bytes that a product reads.
+    fn stored_bytes(&self) -> usize;
+}
+
+impl WeightMatrix for PackedMatrix {
+    fn elements(&self) -> usize {
+        self.rows * self.columns
+    }
+
+    fn stored_bytes(&self) -> usize {
+        self.bytes().len()
+    }
+}
+
+/// Makes a matrix of elements of a type, rows and columns; the last argument gives the bytes of each row.
+pub type Pack<'device, Matrix, Error> =
+    dyn Fn(ElementType, usize, usize, &StoredRows<'_, '_>) -> Result<Matrix, Error> + 'device;
+
+/// The bytes of a row of a matrix.
+pub type StoredRows<'rows, 'bytes> = dyn Fn(usize) -> Cow<'bytes, [u8]> + Sync + 'rows;
+
+/// One layer. Vectors are padded with zeros to whole panels, biases are empty where there are none.
 #[derive(Debug)]
-pub(crate) struct Layer {
-    pub(crate) input_norm: Vec<f32>,
-    pub(crate) query: PackedMatrix,
-    pub(crate) key: PackedMatrix,
-    pub(crate) value: PackedMatrix,
-    pub(crate) query_bias: Vec<f32>,
-    pub(crate) key_bias: Vec<f32>,
-    pub(crate) value_bias: Vec<f32>,
-    pub(crate) query_norm: Option<Vec<f32>>,
-    pub(crate) key_norm: Option<Vec<f32>>,
-    pub(crate) output: PackedMatrix,
-    pub(crate) output_bias: Vec<f32>,
+#[expect(missing_docs, reason = "the parts of a transformer layer, by their names")]
+pub struct Layer<Matrix> {
+    pub input_norm: Vec<f32>,
+    pub query: Matrix,
+    pub key: Matrix,
+    pub value: Matrix,
+    pub query_bias: Vec<f32>,
+    pub key_bias: Vec<f32>,
+    pub value_bias: Vec<f32>,
+    pub query_norm: Option<Vec<f32>>,
+    pub key_norm: Option<Vec<f32>>,
+    pub output: Matrix,
+    pub output_bias: Vec<f32>,
     /// After the attention, before it is added (Gemma 2 and 3).
-    pub(crate) post_attention_norm: Option<Vec<f32>>,
-    pub(crate) feed_forward_norm: Vec<f32>,
-    pub(crate) gate: PackedMatrix,
-    pub(crate) up: PackedMatrix,
-    pub(crate) down: PackedMatrix,
+    pub post_attention_norm: Option<Vec<f32>>,
+    pub feed_forward_norm: Vec<f32>,
+    pub gate: Matrix,
+    pub up: Matrix,
+    pub down: Matrix,
     /// After the feed-forward network, before it is added (Gemma 2 and 3).
-    pub(crate) post_feed_forward_norm: Option<Vec<f32>>,
+    pub post_feed_forward_norm: Option<Vec<f32>>,
     /// Positions that the attention sees, its own included.
-    pub(crate) window: Option<usize>,
+    pub window: Option<usize>,
     /// Which of [`Weights::rope`]; none where the layer has no positions.
-    pub(crate) rope: Option<usize>,
+    pub rope: Option<usize>,
 }
 
 /// All layers and what is around them.
 #[derive(Debug)]
-pub(crate) struct Weights {
-    pub(crate) embedding: PackedMatrix,
-    pub(crate) layers: Vec<Layer>,
-    pub(crate) norm: Vec<f32>,
+pub struct Weights<Matrix> {
+    /// A row for each token.
+    pub embedding: Matrix,
+    /// The layers in order.
+    pub layers: Vec<Layer<Matrix>>,
+    /// Scale of the last norm.
+    pub norm: Vec<f32>,
     /// The output head, unless it is the embedding.
-    pub(crate) head: Option<PackedMatrix>,
-    pub(crate) rope: Vec<RopeTable>,
+    pub head: Option<Matrix>,
+    /// Angles of all positions, for each rotary base.
+    pub rope: Vec<RopeTable>,
 }
 
-impl Weights {
-    pub(crate) fn load(
+impl<Matrix> Weights<Matrix> {
+    /// Loads all tensors, each matrix by `pack`: query, key and value one after the other, and gate and up.
+    ///
+    /// # Errors
+    /// A tensor is missing or has another shape, or `pack` fails.
+    pub fn load<Error: From<DecoderError>>(
         architecture: &Architecture,
         source: &dyn TensorSource,
         conventions: SourceConventions,
         weight_type: Option<ElementType>,
-        threads: usize,
-    ) -> Result<Self, DecoderError> {
+        pack: &Pack<'_, Matrix, Error>,
+    ) -> Result<Self, Error> {
         // For every position that a later configuration may allow.
         let positions = architecture.context_length;
         let loader = Loader {
@@ -69,7 +105,7 @@ impl Weights {
             source,
             conventions,
             weight_type,
-            threads,
+            pack,
         };
         let (hidden, vocabulary) = (architecture.hidden_size, architecture.vocabulary_size);
         let dimension = architecture.head_dimension;
@@ -110,24 +146,24 @@ impl Weights {
     }
 
     /// The output head.
-    pub(crate) fn head(&self) -> &PackedMatrix {
+    pub fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embedding)
     }
 
     /// The matrices of all layers.
-    pub(crate) fn layer_matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+    pub fn layer_matrices(&self) -> impl Iterator<Item = &Matrix> {
         self.layers.iter().flat_map(Layer::matrices)
     }
 
     /// Every matrix once.
-    pub(crate) fn matrices(&self) -> impl Iterator<Item = &PackedMatrix> {
+    pub fn matrices(&self) -> impl Iterator<Item = &Matrix> {
         self.layer_matrices().chain([&self.embedding]).chain(&self.head)
     }
 }
 
-impl Layer {
+impl<Matrix> Layer<Matrix> {
     /// The layer's matrices.
-    pub(crate) fn matrices(&self) -> [&PackedMatrix; 7] {
+    pub fn matrices(&self) -> [&Matrix; 7] {
         [
             &self.query,
             &self.key,
@@ -140,16 +176,16 @@ impl Layer {
     }
 }
 
-struct Loader<'source> {
+struct Loader<'source, Matrix, Error> {
     architecture: &'source Architecture,
     source: &'source dyn TensorSource,
     conventions: SourceConventions,
     weight_type: Option<ElementType>,
-    threads: usize,
+    pack: &'source Pack<'source, Matrix, Error>,
 }
 
-impl Loader<'_> {
-    fn layer(&self, index: usize) -> Result<Layer, DecoderError> {
+impl<Matrix, Error: From<DecoderError>> Loader<'_, Matrix, Error> {
+    fn layer(&self, index: usize) -> Result<Layer<Matrix>, Error> {
         let architecture = self.architecture;
         let (hidden, inter) = (architecture.hidden_size, architecture.intermediate_size);
         let (queries, keys) = (architecture.query_width(), architecture.key_value_width());
@@ -225,20 +261,20 @@ impl Loader<'_> {
         Ok(tensor)
     }
 
-    fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix, DecoderError> {
+    fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, Error> {
         let tensor = self.tensor(name, rows, columns)?;
-        Ok(self.pack(&tensor, rows, |row| row))
+        self.pack(&tensor, rows, |row| row)
     }
 
     /// A projection to heads, whose rows are brought into the order of safetensors files.
-    fn projection(&self, name: &str, rows: usize, columns: usize, rotated: bool) -> Result<PackedMatrix, DecoderError> {
+    fn projection(&self, name: &str, rows: usize, columns: usize, rotated: bool) -> Result<Matrix, Error> {
         let tensor = self.tensor(name, rows, columns)?;
         let order = self.order(rotated);
-        Ok(self.pack(&tensor, rows, order))
+        self.pack(&tensor, rows, order)
     }
 
     /// Which row of the source is row `row` of a projection to heads.
-    fn order(&self, rotated: bool) -> impl Fn(usize) -> usize + Sync + use<> {
+    fn order(&self, rotated: bool) -> impl Fn(usize) -> usize + Sync + use<Matrix, Error> {
         let dimension = self.architecture.head_dimension;
         let interleaved = rotated && self.conventions.interleaved_heads;
         move |row| {
@@ -252,26 +288,27 @@ impl Loader<'_> {
     }
 
     /// Some rows of a fused matrix.
-    fn rows(&self, name: &str, first: usize, rows: usize, columns: usize) -> Result<PackedMatrix, DecoderError> {
+    fn rows(&self, name: &str, first: usize, rows: usize, columns: usize) -> Result<Matrix, Error> {
         let missing = || DecoderError::Missing {
             tensor: name.to_owned(),
         };
         let all = self.source.tensor(name).ok_or_else(missing)?.rows;
         let tensor = self.tensor(name, all.max(first + rows), columns)?;
-        Ok(self.pack(&tensor, rows, |row| first + row))
+        self.pack(&tensor, rows, |row| first + row)
     }
 
     /// Packs the rows `order(0)`, `order(1)`, … of a tensor, converted if that was asked for.
-    fn pack(&self, tensor: &StoredTensor<'_>, rows: usize, order: impl Fn(usize) -> usize + Sync) -> PackedMatrix {
+    fn pack(
+        &self,
+        tensor: &StoredTensor<'_>,
+        rows: usize,
+        order: impl Fn(usize) -> usize + Sync,
+    ) -> Result<Matrix, Error> {
         let from = tensor.element_type;
         let to = self.weight_type.filter(|to| !to.is_quantised()).unwrap_or(from);
-        PackedMatrix::pack(
-            to,
-            rows,
-            tensor.columns,
-            |row| convert(from, tensor.row(order(row)), to),
-            self.threads,
-        )
+        (self.pack)(to, rows, tensor.columns, &|row| {
+            convert(from, tensor.row(order(row)), to)
+        })
     }
 
     fn norm(&self, name: &str, width: usize) -> Result<Vec<f32>, DecoderError> {
@@ -310,7 +347,7 @@ impl Loader<'_> {
 }
 
 /// The type of most elements of the matrices.
-pub(crate) fn dominant_type(weights: &Weights) -> ElementType {
+pub(crate) fn dominant_type(weights: &Weights<PackedMatrix>) -> ElementType {
     let mut elements = [0_u64; ElementType::ALL.len()];
     for matrix in weights.matrices() {
         elements[matrix.element_type as usize] += matrix.rows as u64 * matrix.columns as u64;

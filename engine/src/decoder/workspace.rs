@@ -2,25 +2,17 @@
 
 use super::attention::AttentionPlan;
 use super::weights::Weights;
-use super::{DecoderConfiguration, LayerKinds, Logits};
+use super::{BatchLimits, DecoderConfiguration, LayerKinds, Logits};
 use crate::architecture::Architecture;
 use crate::batch::Batch;
 use crate::kernels::InstructionSet;
 use crate::kernels::activations::{Activations, Kinds};
-use crate::packed::PANEL;
-
-/// What a step may have at most.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    pub(super) tokens: usize,
-    pub(super) sampled_rows: usize,
-    pub(super) context_length: usize,
-}
+use crate::packed::{PANEL, PackedMatrix};
 
 /// Buffers; rows are tokens, strides are padded to whole panels, and what is padded stays zero.
 #[derive(Debug)]
 pub(super) struct Workspace {
-    pub(super) limits: Limits,
+    pub(super) limits: BatchLimits,
     /// Elements from one row of `residual`, `branch` and `scratch` to the next.
     pub(super) hidden_stride: usize,
     /// The residual stream.
@@ -49,7 +41,7 @@ pub(super) struct Workspace {
 impl Workspace {
     pub(super) fn new(
         architecture: &Architecture,
-        weights: &Weights,
+        weights: &Weights<PackedMatrix>,
         configuration: &DecoderConfiguration,
         set: InstructionSet,
         threads: usize,
@@ -73,11 +65,7 @@ impl Workspace {
         let widest = architecture.hidden_size.max(architecture.query_width());
         let plan = || AttentionPlan::new(configuration, architecture, threads);
         Self {
-            limits: Limits {
-                tokens,
-                sampled_rows: configuration.sampled_rows,
-                context_length: configuration.context_length,
-            },
+            limits: BatchLimits::new(architecture, configuration),
             hidden_stride,
             residual: vec![0.0; tokens * hidden_stride],
             scratch: vec![0.0; tokens * hidden_stride],
@@ -104,12 +92,7 @@ impl Workspace {
 
     /// The first `rows` rows of logits.
     pub(super) fn logits(&self, rows: usize, vocabulary: usize) -> Logits<'_> {
-        Logits {
-            values: &self.logits,
-            stride: self.logit_stride,
-            vocabulary,
-            rows,
-        }
+        Logits::new(&self.logits, self.logit_stride, vocabulary, rows)
     }
 
     /// Bytes of all buffers.

@@ -1,0 +1,1 @@
+//! Whole models through the emulated kernels, against the decoder of the CPU.
