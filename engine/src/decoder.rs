@@ -120,13 +120,14 @@ impl Decoder {
             });
         }
         let set = configuration.instruction_set.unwrap_or_else(InstructionSet::detect);
-        let weights = Weights::load(
+        let mut weights = Weights::load(
             architecture,
             source,
             configuration.conventions,
             configuration.weight_type,
             configuration.threads,
         )?;
+        weights.cover(configuration.context_length);
         let cache_shape = CacheShape {
             layers: architecture.layers,
             blocks: configuration.blocks,
@@ -160,6 +161,7 @@ impl Decoder {
         // The old one goes first: both together may not fit.
         self.cache = Cache::F16(Vec::new());
         self.cache = Cache::new(self.cache_type, self.cache_shape);
+        self.weights.cover(configuration.context_length);
         let threads = self.pool.threads();
         self.workspace = Workspace::new(&self.architecture, &self.weights, configuration, self.set, threads);
     }

@@ -62,8 +62,6 @@ impl Weights {
         weight_type: Option<ElementType>,
         threads: usize,
     ) -> Result<Self, DecoderError> {
-        // For every position that a later configuration may allow.
-        let positions = architecture.context_length;
         let loader = Loader {
             architecture,
             source,
@@ -82,17 +80,12 @@ impl Weights {
             values
         });
         let scaling = architecture.rope_scaling.as_ref();
-        let mut rope = vec![RopeTable::new(
-            dimension,
-            architecture.rope_theta,
-            scaling,
-            factors.as_deref(),
-            positions,
-        )];
+        let theta = architecture.rope_theta;
+        let mut rope = vec![RopeTable::new(dimension, theta, scaling, factors.as_deref())];
         if architecture.family == Family::Gemma3
             && let Some(gemma) = &architecture.gemma
         {
-            rope.push(RopeTable::new(dimension, gemma.local_rope_theta, None, None, positions));
+            rope.push(RopeTable::new(dimension, gemma.local_rope_theta, None, None));
         }
         Ok(Self {
             embedding: loader.matrix("model.embed_tokens.weight", vocabulary, hidden)?,
@@ -107,6 +100,13 @@ impl Weights {
             },
             rope,
         })
+    }
+
+    /// Makes the rotary tables reach so many positions.
+    pub(crate) fn cover(&mut self, positions: usize) {
+        for table in &mut self.rope {
+            table.cover(positions);
+        }
     }
 
     /// The output head.
@@ -204,37 +204,29 @@ impl Loader<'_> {
 
     /// A tensor of this shape.
     fn tensor(&self, name: &str, rows: usize, columns: usize) -> Result<StoredTensor<'_>, DecoderError> {
+        check(name, self.find(name)?, rows, columns)
+    }
+
+    fn find(&self, name: &str) -> Result<StoredTensor<'_>, DecoderError> {
         let missing = || DecoderError::Missing {
             tensor: name.to_owned(),
         };
-        let tensor = self.source.tensor(name).ok_or_else(missing)?;
-        if (tensor.rows, tensor.columns) != (rows, columns) {
-            return Err(DecoderError::Shape {
-                tensor: name.to_owned(),
-                expected: [rows, columns],
-                found: [tensor.rows, tensor.columns],
-            });
-        }
-        let block = tensor.element_type.block_elements();
-        if !columns.is_multiple_of(block) || tensor.bytes.len() != tensor.row_bytes() * rows {
-            return Err(DecoderError::Bytes {
-                tensor: name.to_owned(),
-                found: tensor.bytes.len(),
-            });
-        }
-        Ok(tensor)
+        self.source.tensor(name).ok_or_else(missing)
     }
 
     fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<PackedMatrix, DecoderError> {
         let tensor = self.tensor(name, rows, columns)?;
-        Ok(self.pack(&tensor, rows, |row| row))
+        let packed = self.pack(&tensor, rows, |row| row);
+        self.source.release(name);
+        Ok(packed)
     }
 
     /// A projection to heads, whose rows are brought into the order of safetensors files.
     fn projection(&self, name: &str, rows: usize, columns: usize, rotated: bool) -> Result<PackedMatrix, DecoderError> {
         let tensor = self.tensor(name, rows, columns)?;
-        let order = self.order(rotated);
-        Ok(self.pack(&tensor, rows, order))
+        let packed = self.pack(&tensor, rows, self.order(rotated));
+        self.source.release(name);
+        Ok(packed)
     }
 
     /// Which row of the source is row `row` of a projection to heads.
@@ -253,12 +245,14 @@ impl Loader<'_> {
 
     /// Some rows of a fused matrix.
     fn rows(&self, name: &str, first: usize, rows: usize, columns: usize) -> Result<PackedMatrix, DecoderError> {
-        let missing = || DecoderError::Missing {
-            tensor: name.to_owned(),
-        };
-        let all = self.source.tensor(name).ok_or_else(missing)?.rows;
-        let tensor = self.tensor(name, all.max(first + rows), columns)?;
-        Ok(self.pack(&tensor, rows, |row| first + row))
+        let tensor = self.find(name)?;
+        let all = tensor.rows;
+        let tensor = check(name, tensor, all.max(first + rows), columns)?;
+        let packed = self.pack(&tensor, rows, |row| first + row);
+        if first + rows == all {
+            self.source.release(name);
+        }
+        Ok(packed)
     }
 
     /// Packs the rows `order(0)`, `order(1)`, … of a tensor, converted if that was asked for.
@@ -307,6 +301,30 @@ impl Loader<'_> {
         tensor.dequantise_row(0, &mut values[..width]);
         Ok(values)
     }
+}
+
+/// Refuses a tensor that has another shape, or bytes that do not fit it.
+fn check<'bytes>(
+    name: &str,
+    tensor: StoredTensor<'bytes>,
+    rows: usize,
+    columns: usize,
+) -> Result<StoredTensor<'bytes>, DecoderError> {
+    if (tensor.rows, tensor.columns) != (rows, columns) {
+        return Err(DecoderError::Shape {
+            tensor: name.to_owned(),
+            expected: [rows, columns],
+            found: [tensor.rows, tensor.columns],
+        });
+    }
+    let block = tensor.element_type.block_elements();
+    if !columns.is_multiple_of(block) || tensor.bytes.len() != tensor.row_bytes() * rows {
+        return Err(DecoderError::Bytes {
+            tensor: name.to_owned(),
+            found: tensor.bytes.len(),
+        });
+    }
+    Ok(tensor)
 }
 
 /// The type of most elements of the matrices.

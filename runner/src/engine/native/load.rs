@@ -10,13 +10,14 @@ use lem_engine::{
     decoder::{Decoder, DecoderConfiguration, SourceConventions},
     sampler::SamplerScratch,
     scheduler::Scheduler,
-    source::{FileSource, MemorySource, WeightFile},
+    source::{FileSource, WeightFile},
     tensor::{ElementType, TensorSource},
 };
-use memmap2::Mmap;
+use memmap2::{Mmap, UncheckedAdvice};
 
+use super::synthetic::SyntheticSource;
 use super::{NativeEngine, limits};
-use crate::engine::architecture::{Architecture, expected_tensors};
+use crate::engine::architecture::Architecture;
 use crate::engine::files;
 use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
 use crate::engine::source::{ResolvedModel, SafetensorsFiles};
@@ -110,7 +111,6 @@ impl NativeEngine {
             tokenizer: known.tokenizer,
             end_of_sequence: known.end_of_sequence,
             batch: Batch::default(),
-            samplers: Vec::new(),
             scratch: SamplerScratch::default(),
             chosen: Vec::new(),
             steps: 0,
@@ -167,6 +167,21 @@ fn map(path: &Path) -> Result<Mmap, EngineError> {
     unsafe { Mmap::map(&file) }.map_err(failed)
 }
 
+/// Gives back the pages of a part of a file that has been copied; what lies on its edges stays.
+fn give_back(map: &Mmap, range: std::ops::Range<usize>) {
+    let page = rustix::param::page_size();
+    let begin = range.start.next_multiple_of(page);
+    let end = range.end / page * page;
+    if begin < end {
+        #[expect(unsafe_code, reason = "the advice drops pages")]
+        // SAFETY: the pages are of a file and only read: whoever reads them again finds the same bytes.
+        let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
+        if let Err(error) = advised {
+            tracing::debug!(%error, "the pages of a weight file stay");
+        }
+    }
+}
+
 fn architecture_error(origin: &str) -> impl Fn(lem_engine::architecture::ArchitectureError) -> EngineError {
     let origin = origin.to_owned();
     move |source| EngineError::Architecture {
@@ -196,7 +211,9 @@ fn gguf(path: &PathBuf, requested: Option<WeightType>) -> Result<NativeEngine, E
         tensors: &header.tensors,
         bytes: &bytes,
     };
-    let source = FileSource::gguf(&architecture, file).map_err(tensors_error(&origin))?;
+    let source = FileSource::gguf(&architecture, file)
+        .map_err(tensors_error(&origin))?
+        .on_release(|_, range| give_back(&bytes, range));
     let known = Known {
         tokenizer: Some(
             TextTokenizer::from_gguf(&header, &origin).map_err(|source| EngineError::Tokenizer { source })?,
@@ -231,7 +248,9 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
         tensors: &header.tensors,
         bytes,
     });
-    let source = FileSource::safetensors(&architecture, weights.collect()).map_err(tensors_error(&origin))?;
+    let source = FileSource::safetensors(&architecture, weights.collect())
+        .map_err(tensors_error(&origin))?
+        .on_release(|file, range| give_back(&maps[file], range));
     let known = Known {
         tokenizer: Some(
             TextTokenizer::from_file(&model.tokenizer).map_err(|source| EngineError::Tokenizer { source })?,
@@ -261,29 +280,18 @@ fn synthetic(
         Some(WeightType::Q4_0) => ElementType::Q4_0,
         Some(WeightType::Q8_0) => ElementType::Q8_0,
     };
-    let failed = |source| EngineError::Load {
-        origin: name.to_owned(),
-        source,
-    };
-    let mut source = MemorySource::default();
-    let mut records = Vec::new();
-    for expected in expected_tensors(architecture) {
-        // Vectors stay floats, as in files.
-        let stored = if expected.shape.len() == 2 {
-            element_type
-        } else {
-            ElementType::F32
-        };
-        let bytes = crate::engine::candle::generate(architecture, &expected, seed, stored).map_err(failed)?;
-        records.push(TensorRecord {
-            name: expected.name.clone(),
-            shape: expected.shape.clone(),
-            element_type: stored.name().to_owned(),
-            bytes: bytes.len() as u64,
-            offset: 0,
+    let source = SyntheticSource::new(architecture, seed, element_type);
+    if let Some(odd) = source.odd_rows() {
+        return Err(EngineError::WeightType {
+            what: format!("{name}, whose {} has rows of {} elements,", odd.name, odd.shape[1]),
+            dtype: element_type.name(),
         });
-        source.insert(expected.name, stored, &expected.shape, bytes);
     }
+    let records = source
+        .tensors
+        .values()
+        .map(|expected| source.record(expected))
+        .collect();
     let known = Known {
         origin: name.to_owned(),
         architecture: architecture.clone(),
