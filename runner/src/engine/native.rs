@@ -1,6 +1,7 @@
 //! lem's own engine: static and continuous batching over a paged key-value cache, on the CPU.
 
 mod load;
+mod mapped_file;
 mod synthetic;
 
 use lem_engine::{
@@ -16,6 +17,8 @@ use super::{
     StaticBatchCounts, StepKind, TextTokenizer,
 };
 use lem_crds::experiment::PrefixCaching;
+
+pub use mapped_file::MappedFile;
 
 /// Tokens of a step under static batching: as many of a prompt as fit are processed at once.
 const STATIC_TOKEN_BUDGET: usize = 512;

@@ -1,8 +1,7 @@
 //! From a resolved source to an engine.
 
-use std::fs::File;
 use std::io::Cursor;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lem_engine::{
     batch::{BLOCK_POSITIONS, Batch},
@@ -13,10 +12,9 @@ use lem_engine::{
     source::{FileSource, WeightFile},
     tensor::{ElementType, TensorSource},
 };
-use memmap2::{Mmap, UncheckedAdvice};
 
 use super::synthetic::SyntheticSource;
-use super::{NativeEngine, limits};
+use super::{MappedFile, NativeEngine, limits};
 use crate::engine::architecture::Architecture;
 use crate::engine::files;
 use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
@@ -152,34 +150,11 @@ fn floats(requested: Option<WeightType>, origin: &str) -> Result<Option<ElementT
     }
 }
 
-fn map(path: &Path) -> Result<Mmap, EngineError> {
-    let failed = |source| EngineError::ReadFile {
-        path: path.to_owned(),
+fn map(path: &PathBuf) -> Result<MappedFile, EngineError> {
+    MappedFile::open(path).map_err(|source| EngineError::ReadFile {
+        path: path.clone(),
         source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    #[expect(
-        unsafe_code,
-        reason = "the file is mapped; nothing else writes it while it is loaded"
-    )]
-    // SAFETY: the map is only read. A file that another process shortened meanwhile would end this process with a bus
-    // error, not corrupt its memory.
-    unsafe { Mmap::map(&file) }.map_err(failed)
-}
-
-/// Gives back the pages of a part of a file that has been copied; what lies on its edges stays.
-fn give_back(map: &Mmap, range: std::ops::Range<usize>) {
-    let page = rustix::param::page_size();
-    let begin = range.start.next_multiple_of(page);
-    let end = range.end / page * page;
-    if begin < end {
-        #[expect(unsafe_code, reason = "the advice drops pages")]
-        // SAFETY: the pages are of a file and only read: whoever reads them again finds the same bytes.
-        let advised = unsafe { map.unchecked_advise_range(UncheckedAdvice::DontNeed, begin, end - begin) };
-        if let Err(error) = advised {
-            tracing::debug!(%error, "the pages of a weight file stay");
-        }
-    }
+    })
 }
 
 fn architecture_error(origin: &str) -> impl Fn(lem_engine::architecture::ArchitectureError) -> EngineError {
@@ -213,7 +188,7 @@ fn gguf(path: &PathBuf, requested: Option<WeightType>) -> Result<NativeEngine, E
     };
     let source = FileSource::gguf(&architecture, file)
         .map_err(tensors_error(&origin))?
-        .on_release(|_, range| give_back(&bytes, range));
+        .on_release(|_, range| bytes.give_back(range));
     let known = Known {
         tokenizer: Some(
             TextTokenizer::from_gguf(&header, &origin).map_err(|source| EngineError::Tokenizer { source })?,
@@ -234,7 +209,7 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
     let origin = path.display().to_string();
     let configuration = files::read(path)?;
     let architecture = Architecture::from_configuration(&configuration).map_err(architecture_error(&origin))?;
-    let maps: Vec<Mmap> = model.weights.iter().map(|path| map(path)).collect::<Result<_, _>>()?;
+    let maps: Vec<MappedFile> = model.weights.iter().map(map).collect::<Result<_, _>>()?;
     let mut headers = Vec::new();
     for (path, bytes) in model.weights.iter().zip(&maps) {
         let header = validate_safetensors(&mut Cursor::new(bytes), bytes.len() as u64);
@@ -250,7 +225,7 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
     });
     let source = FileSource::safetensors(&architecture, weights.collect())
         .map_err(tensors_error(&origin))?
-        .on_release(|file, range| give_back(&maps[file], range));
+        .on_release(|file, range| maps[file].give_back(range));
     let known = Known {
         tokenizer: Some(
             TextTokenizer::from_file(&model.tokenizer).map_err(|source| EngineError::Tokenizer { source })?,
