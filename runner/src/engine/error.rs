@@ -179,7 +179,6 @@ impl EngineError {
                 ..
             } => "unsupported_architecture",
             Self::Architecture { .. } => "architecture",
-            Self::Tensor { .. } => "tensor",
             Self::Tokenizer { .. } => "tokenizer",
             Self::Device { .. } => "device",
             Self::WeightType { .. } => "weight_type",
@@ -198,7 +197,8 @@ impl EngineError {
             | Self::Decoder {
                 source: DecoderError::HeadDimension { .. },
             } => "unsupported",
-            Self::Tensors {
+            Self::Tensor { .. }
+            | Self::Tensors {
                 source: SourceError::OutOfFile { .. },
                 ..
             }

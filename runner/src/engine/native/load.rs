@@ -1,7 +1,7 @@
 //! From a resolved source to an engine.
 
 use std::io::Cursor;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use lem_engine::{
     batch::{BLOCK_POSITIONS, Batch},
@@ -150,9 +150,9 @@ fn floats(requested: Option<WeightType>, origin: &str) -> Result<Option<ElementT
     }
 }
 
-fn map(path: &PathBuf) -> Result<MappedFile, EngineError> {
+fn map(path: &Path) -> Result<MappedFile, EngineError> {
     MappedFile::open(path).map_err(|source| EngineError::ReadFile {
-        path: path.clone(),
+        path: path.to_path_buf(),
         source,
     })
 }
@@ -209,7 +209,7 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
     let origin = path.display().to_string();
     let configuration = files::read(path)?;
     let architecture = Architecture::from_configuration(&configuration).map_err(architecture_error(&origin))?;
-    let maps: Vec<MappedFile> = model.weights.iter().map(map).collect::<Result<_, _>>()?;
+    let maps: Vec<MappedFile> = model.weights.iter().map(|path| map(path)).collect::<Result<_, _>>()?;
     let mut headers = Vec::new();
     for (path, bytes) in model.weights.iter().zip(&maps) {
         let header = validate_safetensors(&mut Cursor::new(bytes), bytes.len() as u64);
