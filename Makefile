@@ -21,7 +21,7 @@ export LEM_MODEL_DIRECTORY := $(CURDIR)/models
 # Where the tests of the GPU kernels find the compiler; they skip, and say so, without it.
 export LEM_NVRTC_DIRECTORY ?= $(CURDIR)/models/nvrtc
 
-.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench fuzz clean
+.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench bench-engine setup-bench fuzz clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -75,20 +75,21 @@ cluster: ## start a real cluster with three nodes and fake GPUs on this machine
 cluster-down: ## end that cluster and every one that was left behind
 	cargo run -q -p lem-test-cluster -- down --all
 
+# Tests name no package: with one, Cargo chooses other features for the dependencies and builds them once more.
 # Where no cluster can be made (no root, no Go), CI of a fork for example, this says so and passes.
 .PHONY: cluster-suite faults-suite
 cluster-suite: $(MODEL)
 	@if [ -z "$${LEM_TEST_KUBECONFIG:-}" ] && ! { [ "$$(id -u)" = 0 ] && command -v go >/dev/null && unshare --net true; }; then \
 		echo "SKIPPED: the suites cluster, chart and observe need root and Go, or LEM_TEST_KUBECONFIG"; exit 0; \
 	fi; \
-	cargo build --workspace && cargo test -p lem-tests --test cluster -- --ignored && \
-	{ [ -n "$${LEM_TEST_KUBECONFIG:-}" ] || cargo test -p lem-tests --test docs --test chart --test observe -- --ignored; }
+	cargo build --workspace && cargo test --workspace --test cluster -- --ignored && \
+	{ [ -n "$${LEM_TEST_KUBECONFIG:-}" ] || cargo test --workspace --test docs --test chart --test observe -- --ignored; }
 
 # They kill parts of clusters of their own.
 faults-suite:
 	cargo build --workspace
-	cargo test -p lem-test-cluster --test harness -- --ignored
-	cargo test -p lem-tests --test faults -- --ignored
+	cargo test --workspace --test harness -- --ignored
+	cargo test --workspace --test faults -- --ignored
 
 test-cluster: cluster-suite ## run all suites that need a cluster (about 40 minutes)
 	@[ -n "$${LEM_TEST_KUBECONFIG:-}" ] || $(MAKE) faults-suite
@@ -120,7 +121,37 @@ unit:
 
 bench: $(MODEL) ## what measuring costs, speed and memory, on a quiet machine (about 9 minutes)
 	cargo build --release --workspace
-	cargo bench -p lem-tests --bench measuring
+	cargo bench --workspace --bench measuring
+
+# What llama.cpp is built with: its C++ by CMake, its C interface read by libclang (PyPI's, where the system has none,
+# knows no headers of its own, so it gets the compiler's).
+BENCH_LIBCLANG := $(TARGET)/bench-libclang
+LIBCLANG_VERSION := 18.1.1
+BENCH_RESULTS ?= results/engine-benchmark.json
+BENCH_BATCHING ?= results/engine-batching.json
+BENCH_ROUNDS ?= 3
+BENCH_ENGINE = $(abspath $(TARGET))/release/lem-engine-bench
+
+setup-bench: setup ## install what building llama.cpp for bench-engine needs
+	@command -v cmake >/dev/null && command -v g++ >/dev/null || { apt-get update -q && apt-get install -yq cmake g++; }
+	@ldconfig -p | grep -q 'libclang\(-[0-9.]*\)\?\.so' || [ -n "$${LIBCLANG_PATH:-}" ] || [ -d $(BENCH_LIBCLANG) ] || \
+		python3 -m pip install -q --no-cache-dir --target $(BENCH_LIBCLANG) libclang==$(LIBCLANG_VERSION)
+
+# Cargo has to be started in the crate's folder, whose configuration asks for this processor's instructions.
+.PHONY: bench-engine-build
+bench-engine-build: setup-bench
+	if [ -d $(BENCH_LIBCLANG) ]; then \
+		export LIBCLANG_PATH=$$(dirname "$$(find $(abspath $(BENCH_LIBCLANG)) -name libclang.so)"); \
+		export BINDGEN_EXTRA_CLANG_ARGS="-I$$(gcc -print-file-name=include)"; \
+	fi; \
+	cd tests/engine-bench && CARGO_TARGET_DIR=$(abspath $(TARGET)) nice -n 10 cargo build --release --locked
+
+bench-engine: bench-engine-build $(MODEL) ## compare our engine with candle and llama.cpp, on a quiet machine (hours; 6 GB of files)
+	mkdir -p $(dir $(BENCH_RESULTS))
+	$(BENCH_ENGINE) files --model $(MODEL) --output models/bench
+	$(BENCH_ENGINE) run --files models/bench --output $(BENCH_RESULTS) --rounds $(BENCH_ROUNDS)
+	$(BENCH_ENGINE) batching --file $(MODEL) --output $(BENCH_BATCHING)
+	$(BENCH_ENGINE) document --results $(BENCH_RESULTS) --batching $(BENCH_BATCHING) --output docs/engine-benchmark.md
 
 # Without a sanitizer it runs on stable Rust; libFuzzer's own limits find endless loops and allocations.
 fuzz: ## feed damaged models and experiments to their readers, 100 s each (FUZZ_SECONDS)

@@ -13,7 +13,7 @@ mod workspace;
 pub use error::DecoderError;
 pub use limits::BatchLimits;
 pub use rope::RopeTable;
-pub use weights::{Layer, Pack, SourceConventions, StoredRows, WeightMatrix, Weights};
+pub use weights::{Layer, Pack, SourceConventions, StoredRows, WeightMatrix, Weights, dominant_type};
 
 use crate::architecture::Architecture;
 use crate::batch::Batch;
@@ -121,7 +121,7 @@ impl Decoder {
             });
         }
         let set = configuration.instruction_set.unwrap_or_else(InstructionSet::detect);
-        let weights = Weights::load(
+        let mut weights = Weights::load(
             architecture,
             source,
             configuration.conventions,
@@ -136,6 +136,7 @@ impl Decoder {
                 ))
             },
         )?;
+        weights.cover(configuration.context_length);
         let cache_shape = CacheShape {
             layers: architecture.layers,
             blocks: configuration.blocks,
@@ -169,6 +170,7 @@ impl Decoder {
         // The old one goes first: both together may not fit.
         self.cache = Cache::F16(Vec::new());
         self.cache = Cache::new(self.cache_type, self.cache_shape);
+        self.weights.cover(configuration.context_length);
         let threads = self.pool.threads();
         self.workspace = Workspace::new(&self.architecture, &self.weights, configuration, self.set, threads);
     }
@@ -199,7 +201,7 @@ impl Decoder {
 
     /// The type of most weights.
     pub fn dominant_type(&self) -> ElementType {
-        weights::dominant_type(&self.weights)
+        dominant_type(self.weights.matrices().map(|matrix| (matrix.element_type, matrix.elements())))
     }
 
     /// Work of all steps so far.

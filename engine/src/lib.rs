@@ -26,5 +26,5 @@ mod shared;
 mod simd;
 pub mod source;
 pub mod tensor;
-#[cfg(test)]
-mod testing;
+#[doc(hidden)]
+pub mod testing;

@@ -46,6 +46,19 @@ pub struct SamplerScratch {
 pub struct Sampler {
     sampling: Sampling,
     random: ChaCha8Rng,
+    /// Tokens chosen elsewhere.
+    elsewhere: u32,
+}
+
+/// A choice without filters, which a device can make: it needs one pass over the logits.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct UnfilteredChoice {
+    /// 0 for the most probable token; otherwise logits are divided by it.
+    pub temperature: f32,
+    /// Seed of the sequence.
+    pub seed: u64,
+    /// Number of the choice in its sequence: with the same seed each has randomness of its own.
+    pub step: u32,
 }
 
 impl Sampler {
@@ -54,7 +67,28 @@ impl Sampler {
         Self {
             sampling,
             random: ChaCha8Rng::seed_from_u64(sampling.seed),
+            elsewhere: 0,
         }
+    }
+
+    /// What the next choice is, to be made by a device, unless it filters tokens. A device draws other random numbers
+    /// than [`Self::sample`].
+    pub fn unfiltered(&mut self) -> Option<UnfilteredChoice> {
+        let filters = self.sampling.top_k.is_some() || self.sampling.top_p.is_some();
+        let temperature = if self.is_greedy() {
+            0.0
+        } else if filters {
+            return None;
+        } else {
+            self.sampling.temperature as f32
+        };
+        let step = self.elsewhere;
+        self.elsewhere = self.elsewhere.wrapping_add(1);
+        Some(UnfilteredChoice {
+            temperature,
+            seed: self.sampling.seed,
+            step,
+        })
     }
 
     /// Whether the largest logit is always taken, so that an index of it is all that is needed of the logits.

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 use crate::batch::Batch;
 use crate::blocks::{BlockHash, BlockPool, blocks_for};
+use crate::sampler::Sampler;
 use crate::sequence::{FinishReason, GeneratedToken, SequenceRequest};
 use sequence::Sequence;
 
@@ -260,10 +261,29 @@ impl Scheduler {
         Some(plan)
     }
 
-    /// Ids of the step's sampled rows, in the order of the batch.
-    pub fn sampled_sequences(&self) -> impl Iterator<Item = u64> {
-        let sampled = self.scheduled.iter().filter(|scheduled| scheduled.sampled);
-        sampled.map(|scheduled| self.running[scheduled.running].id)
+    /// Chooses a token for each of the step's sampled rows, in the order of the batch: `choose` has the row, its
+    /// sequence's id and its sequence's sampler.
+    ///
+    /// # Errors
+    /// The first that `choose` gives; what it chose before is in `chosen`.
+    pub fn choose<E>(
+        &mut self,
+        chosen: &mut Vec<u32>,
+        mut choose: impl FnMut(usize, u64, &mut Sampler) -> Result<u32, E>,
+    ) -> Result<(), E> {
+        chosen.clear();
+        for scheduled in self.scheduled.iter().filter(|scheduled| scheduled.sampled) {
+            let sequence = &mut self.running[scheduled.running];
+            chosen.push(choose(chosen.len(), sequence.id, &mut sequence.sampler)?);
+        }
+        Ok(())
+    }
+
+    /// Visits the samplers of the step's sampled rows, in the order of the batch.
+    pub fn for_each_sampler(&mut self, mut visit: impl FnMut(&mut Sampler)) {
+        for scheduled in self.scheduled.iter().filter(|scheduled| scheduled.sampled) {
+            visit(&mut self.running[scheduled.running].sampler);
+        }
     }
 
     /// Takes the step's results: a token for each sampled row, in the order of the batch.

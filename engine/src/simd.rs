@@ -4,6 +4,10 @@
 //! The scalar implementation defines what the others compute: the same operations in the same order on every lane, so
 //! that results are equal to the bit, but for [`Simd::dot_bf16`], which the hardware rounds in its own way.
 #![expect(
+    clippy::needless_range_loop,
+    reason = "loops over rows index several arrays and are unrolled whole"
+)]
+#![expect(
     clippy::inline_always,
     reason = "a body that is not inlined is compiled without the instruction set"
 )]
@@ -40,6 +44,9 @@ pub(crate) trait Simd: Copy {
 
     /// Rows of activations that a product keeps in registers.
     const TILE: usize;
+    /// Sums of each output that a product of brain floats keeps, 1 or 2: as many as hide the latency of
+    /// [`Simd::dot_bf16`] in one row and leave registers for a tile.
+    const BF16_SUMS: usize;
 
     /// All lanes `value`.
     unsafe fn splat(value: f32) -> Self::F32;
@@ -92,13 +99,21 @@ pub(crate) trait Simd: Copy {
     unsafe fn two_bits_high<const FIELD: u32>(bytes: Self::I32) -> Self::I32;
     /// Bitwise or.
     unsafe fn or(a: Self::I32, b: Self::I32) -> Self::I32;
-    /// Adds to each lane the dot product of its four bytes of `weights`, each at most 127, with the four signed bytes
-    /// at `activations`.
-    unsafe fn dot_u7(sum: Self::I32, weights: Self::I32, activations: *const i8) -> Self::I32;
-    /// As [`Simd::dot_u7`], less 128 times the sum of the activations for unsigned bytes of any value: `sum` is to
-    /// begin with what [`Simd::offset_u8`] gives.
-    unsafe fn dot_u8(sum: Self::I32, weights: Self::I32, activations: *const i8) -> Self::I32;
-    /// Where a sum of [`Simd::dot_u8`] begins, given the sum of the activations.
+    /// Adds the dot products of `N` groups of four columns to the sums of `M` rows: unsigned bytes of at most `LIMIT` with
+    /// signed bytes but -128, of which those of row `r` and group `g` are at `activations + 32 * r + 4 * g`.
+    unsafe fn dot_groups<const M: usize, const N: usize, const LIMIT: i32>(
+        sums: [Self::I32; M],
+        groups: &[Self::I32; N],
+        activations: *const i8,
+    ) -> [Self::I32; M];
+    /// As [`Simd::dot_groups`] for bytes of any value, less 128 times the sums of the activations: the sums are to begin
+    /// with what [`Simd::offset_u8`] gives.
+    unsafe fn dot_wide_groups<const M: usize, const N: usize>(
+        sums: [Self::I32; M],
+        groups: &[Self::I32; N],
+        activations: *const i8,
+    ) -> [Self::I32; M];
+    /// Where a sum of [`Simd::dot_wide_groups`] begins, given the sum of the activations.
     unsafe fn offset_u8(sum: i32) -> Self::I32;
     /// Integers as floats.
     unsafe fn to_f32(a: Self::I32) -> Self::F32;

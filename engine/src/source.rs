@@ -63,7 +63,7 @@ impl TensorSource for MemorySource {
             element_type: tensor.element_type,
             rows: tensor.rows,
             columns: tensor.columns,
-            bytes: &tensor.bytes,
+            bytes: tensor.bytes.as_slice().into(),
         })
     }
 }
@@ -94,11 +94,24 @@ struct Place {
     bytes: Range<usize>,
 }
 
+/// Told which bytes of which file are not needed any longer.
+type Release<'bytes> = Box<dyn Fn(usize, Range<usize>) + Sync + 'bytes>;
+
 /// The tensors of one or several files under the names of safetensors files.
-#[derive(Debug)]
 pub struct FileSource<'bytes> {
     files: Vec<WeightFile<'bytes>>,
     places: HashMap<String, Place>,
+    release: Option<Release<'bytes>>,
+}
+
+impl std::fmt::Debug for FileSource<'_> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let places = &self.places;
+        formatter
+            .debug_struct("FileSource")
+            .field("places", places)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<'bytes> FileSource<'bytes> {
@@ -175,7 +188,19 @@ impl<'bytes> FileSource<'bytes> {
                 places.insert(name.clone(), place);
             }
         }
-        Ok(Self { files, places })
+        Ok(Self {
+            files,
+            places,
+            release: None,
+        })
+    }
+
+    /// Calls `release` with the number of a file and a range of its bytes when they have been copied: whoever mapped the
+    /// file can give back its pages, which would count as memory of the process beside the copy.
+    #[must_use]
+    pub fn on_release(mut self, release: impl Fn(usize, Range<usize>) + Sync + 'bytes) -> Self {
+        self.release = Some(Box::new(release));
+        self
     }
 }
 
@@ -186,7 +211,13 @@ impl TensorSource for FileSource<'_> {
             element_type: place.element_type,
             rows: place.rows,
             columns: place.columns,
-            bytes: &self.files[place.file].bytes[place.bytes.clone()],
+            bytes: self.files[place.file].bytes[place.bytes.clone()].into(),
         })
+    }
+
+    fn release(&self, name: &str) {
+        if let (Some(release), Some(place)) = (&self.release, self.places.get(name)) {
+            release(place.file, place.bytes.clone());
+        }
     }
 }

@@ -94,7 +94,7 @@ impl ElementType {
 }
 
 /// A tensor in the memory of a file, or of a generator.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct StoredTensor<'bytes> {
     /// Layout of the elements.
     pub element_type: ElementType,
@@ -103,17 +103,17 @@ pub struct StoredTensor<'bytes> {
     /// Elements of a row, whole blocks.
     pub columns: usize,
     /// `rows` rows without gaps.
-    pub bytes: &'bytes [u8],
+    pub bytes: Cow<'bytes, [u8]>,
 }
 
-impl<'bytes> StoredTensor<'bytes> {
+impl StoredTensor<'_> {
     /// Bytes of one row.
     pub const fn row_bytes(&self) -> usize {
         self.element_type.bytes(self.columns)
     }
 
     /// The bytes of a row.
-    pub fn row(&self, row: usize) -> &'bytes [u8] {
+    pub fn row(&self, row: usize) -> &[u8] {
         let width = self.row_bytes();
         &self.bytes[row * width..(row + 1) * width]
     }
@@ -129,6 +129,9 @@ impl<'bytes> StoredTensor<'bytes> {
 pub trait TensorSource: Sync {
     /// A tensor of this name, or `None` if the model has none.
     fn tensor(&self, name: &str) -> Option<StoredTensor<'_>>;
+
+    /// Says that a tensor has been copied, so that memory behind it can be given back; it can still be asked for.
+    fn release(&self, _name: &str) {}
 }
 
 /// Writes the values of whole blocks; `values` has as many elements as `bytes` holds.

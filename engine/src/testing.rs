@@ -1,4 +1,4 @@
-//! Random tensors and models for the tests of this crate.
+//! Random tensors and models for the tests of this crate and of decoders on other devices.
 
 use half::f16;
 use rand::{Rng, SeedableRng};
@@ -9,7 +9,7 @@ use crate::source::MemorySource;
 use crate::tensor::ElementType;
 
 /// Stored rows of any bit patterns, with scales such that values are around one tenth.
-pub(crate) fn random_bytes(element_type: ElementType, elements: usize, random: &mut ChaCha8Rng) -> Vec<u8> {
+pub fn random_bytes(element_type: ElementType, elements: usize, random: &mut ChaCha8Rng) -> Vec<u8> {
     let mut bytes = vec![0; element_type.bytes(elements)];
     random.fill(bytes.as_mut_slice());
     let mut half = |limit: f32| f16::from_f32(random.random_range(-limit..limit)).to_le_bytes();
@@ -38,7 +38,7 @@ pub(crate) fn random_bytes(element_type: ElementType, elements: usize, random: &
 }
 
 /// A model of random weights of a shape whose matrices have this type.
-pub(crate) fn random_model(architecture: &Architecture, element_type: ElementType, seed: u64) -> MemorySource {
+pub fn random_model(architecture: &Architecture, element_type: ElementType, seed: u64) -> MemorySource {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut model = MemorySource::default();
     for tensor in expected_tensors(architecture) {

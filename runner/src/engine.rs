@@ -10,6 +10,8 @@ pub use lem_engine::{architecture, header};
 pub mod candle;
 mod error;
 mod files;
+#[cfg(test)]
+mod greedy_reference;
 pub mod native;
 pub mod source;
 pub mod threads;

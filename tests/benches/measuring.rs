@@ -176,7 +176,7 @@ impl Bench {
             json!({
                 "energy": energy,
                 "processes": {"count": 1, "gpusPerProcess": 1},
-                "workload": {"requests": 3, "maxInputTokens": 32, "maxOutputTokens": 96, "ignoreEos": true},
+                "workload": {"requests": 12, "maxInputTokens": 32, "maxOutputTokens": 96, "ignoreEos": true},
                 "protocol": {"cycles": 1, "baseline": {"duration": "100ms"}, "cooldown": {"duration": "0s"},
                     "warmup": {"fixed": {"iterations": 1}}},
             })
@@ -200,7 +200,7 @@ impl Bench {
             "scraped",
             &json!({
                 "energy": {"gpu": "Disabled", "cpu": "Estimate"},
-                "workload": {"requests": 6, "maxInputTokens": 32, "maxOutputTokens": 96, "ignoreEos": true},
+                "workload": {"requests": 24, "maxInputTokens": 32, "maxOutputTokens": 96, "ignoreEos": true},
                 "protocol": {"cycles": 1, "baseline": {"duration": "100ms"}, "cooldown": {"duration": "0s"},
                     "warmup": {"fixed": {"iterations": 1}}},
             }),
@@ -231,7 +231,7 @@ impl Bench {
                 "speed",
                 &json!({
                     "energy": {"gpu": "Disabled", "cpu": "Disabled"},
-                    "workload": {"requests": 2, "maxInputTokens": 256, "maxOutputTokens": 128, "ignoreEos": true,
+                    "workload": {"requests": 6, "maxInputTokens": 256, "maxOutputTokens": 128, "ignoreEos": true,
                         "streaming": false},
                     "protocol": {"cycles": 5, "baseline": {"duration": "100ms"}, "cooldown": {"duration": "0s"},
                         "warmup": {"fixed": {"iterations": 1}}},

@@ -1,6 +1,7 @@
 """Writes one valid input per fuzz target to tests/fuzz/corpus/, from which the fuzzer goes on."""
 
 import json
+import math
 import pathlib
 import struct
 
@@ -29,17 +30,22 @@ def text(key, value):
     return string(key) + struct.pack("<I", 8) + string(value)
 
 
-def gguf():
+# Bytes of a block of so many elements, by the type's number in GGUF files.
+BLOCKS = {0: (4, 1), 2: (18, 32), 3: (20, 32), 8: (34, 32), 30: (2, 1)}
+
+
+def gguf(matrices):
+    """A whole model of one layer, whose matrices have this type, so that the engine computes with it."""
     tokens = ["<s>", "</s>"] + [chr(code) for code in range(33, 127)] + ["\u0120", "En", "er", "Ener", "gy"]
     metadata = [
         text("general.architecture", "llama"),
-        unsigned("llama.embedding_length", 16),
+        unsigned("llama.embedding_length", 32),
         unsigned("llama.feed_forward_length", 32),
         unsigned("llama.block_count", 1),
         unsigned("llama.attention.head_count", 2),
         unsigned("llama.attention.head_count_kv", 1),
         unsigned("llama.context_length", 64),
-        unsigned("llama.rope.dimension_count", 8),
+        unsigned("llama.rope.dimension_count", 16),
         real("llama.attention.layer_norm_rms_epsilon", 1e-5),
         real("llama.rope.freq_base", 10000.0),
         text("tokenizer.ggml.model", "gpt2"),
@@ -51,10 +57,21 @@ def gguf():
         unsigned("tokenizer.ggml.bos_token_id", 0),
         unsigned("tokenizer.ggml.eos_token_id", 1),
     ]
-    tensor = string("token_embd.weight") + struct.pack("<IQQIQ", 2, 16, len(tokens), 0, 0)
-    head = b"GGUF" + struct.pack("<IQQ", 3, 1, len(metadata)) + b"".join(metadata) + tensor
-    head += b"\0" * (-len(head) % 32)
-    return head + b"\0" * (16 * len(tokens) * 4)
+    shapes = {
+        "token_embd": [32, len(tokens)], "output_norm": [32], "blk.0.attn_norm": [32], "blk.0.attn_q": [32, 32],
+        "blk.0.attn_k": [32, 16], "blk.0.attn_v": [32, 16], "blk.0.attn_output": [32, 32], "blk.0.ffn_norm": [32],
+        "blk.0.ffn_gate": [32, 32], "blk.0.ffn_up": [32, 32], "blk.0.ffn_down": [32, 32],
+    }
+    records, data = b"", b""
+    for name, shape in shapes.items():
+        kind = matrices if len(shape) == 2 else 0
+        size, elements = BLOCKS[kind]
+        records += string(name + ".weight") + struct.pack("<I", len(shape)) + struct.pack(f"<{len(shape)}Q", *shape)
+        records += struct.pack("<IQ", kind, len(data))
+        data += b"\0" * (math.prod(shape) // elements * size)
+        data += b"\0" * (-len(data) % 32)
+    head = b"GGUF" + struct.pack("<IQQ", 3, len(shapes), len(metadata)) + b"".join(metadata) + records
+    return head + b"\0" * (-len(head) % 32) + data
 
 
 def safetensors():
@@ -68,7 +85,7 @@ CONFIGURATION = {
 }
 
 for name, inputs in {
-    "gguf": {"valid": gguf()},
+    "gguf": {f"type-{kind}": gguf(kind) for kind in BLOCKS},
     "safetensors": {"valid": safetensors(), "configuration": json.dumps(CONFIGURATION).encode()},
     "experiment": {path.stem: path.read_bytes() for path in (folder / "../../examples").glob("*.yaml")},
 }.items():

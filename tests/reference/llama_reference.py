@@ -19,6 +19,25 @@ PROMPTS = [
     "def fibonacci(n):\n    ",
     "Once upon a time, in 1984, there lived",
     "List three primary colors:\n1.",
+    "The three laws of thermodynamics say that",
+    "<|im_start|>user\nWrite a haiku about the sea.<|im_end|>\n<|im_start|>assistant\n",
+    "<|im_start|>system\nYou answer in one word.<|im_end|>\n<|im_start|>user\nIs the sun a star?<|im_end|>\n<|im_start|>assistant\n",
+    "use std::collections::HashMap;\n\nfn main() {\n",
+    "SELECT name, COUNT(*) FROM orders WHERE",
+    "Dear Sir or Madam,\n\nI am writing to",
+    "Energy is measured in joules, power in",
+    "Q: What is 17 + 25?\nA:",
+    "The quick brown fox",
+    "In 1969, Neil Armstrong",
+    "Breaking news: scientists have discovered",
+    '{"name": "Ada", "born": 1815, "profession":',
+    "Les enfants jouent dans",
+    "Water boils at 100 degrees Celsius at sea level. On a high mountain the pressure of the air is lower, so",
+    # Longer than two blocks of a paged cache.
+    "A graphics processor spends energy in three places. It moves data between its memory and its cores, it multiplies "
+    "and adds numbers, and it leaks a little current while it waits. When a language model writes a text one token at a "
+    "time, nearly all of its weights are read for every token, and few multiplications are made with each of them. When "
+    "it reads a prompt, the same weights serve hundreds of tokens at once. That is why the energy of a token depends on",
 ]
 OUTPUT_TOKENS = 64
 SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}

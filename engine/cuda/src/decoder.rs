@@ -8,7 +8,7 @@ use lem_engine::batch::{BLOCK_POSITIONS, Batch};
 use lem_engine::cache::CacheType;
 use lem_engine::counts::{StepCost, StepCounts};
 use lem_engine::decoder::{BatchLimits, DecoderConfiguration, DecoderError, DecoderMemory, Logits};
-use lem_engine::tensor::TensorSource;
+use lem_engine::tensor::{ElementType, TensorSource};
 
 use crate::backend::{Backend, Memory};
 use crate::graph::{Action, Bucket, Recordings, bucket_rows};
@@ -118,12 +118,53 @@ impl<B: Backend> Decoder<B> {
         block_bytes(&self.architecture)
     }
 
+    /// The type of most weights.
+    pub fn dominant_type(&self) -> ElementType {
+        self.weights.dominant_type
+    }
+
+    /// Changes what later steps may have at most: blocks, tokens, rows and positions. The cache is empty after it.
+    ///
+    /// # Errors
+    /// The device has not enough memory; no step is possible then until this has succeeded.
+    pub fn reconfigure(&mut self, configuration: &DecoderConfiguration) -> Result<(), ForwardError<B::Error>> {
+        let failed = |source| ForwardError::Device { source };
+        self.recordings.clear();
+        // No step fits until all is there.
+        self.limits = BatchLimits::new(
+            &self.architecture,
+            &DecoderConfiguration {
+                token_budget: 0,
+                ..*configuration
+            },
+        );
+        // The old ones go first: both together may not fit.
+        self.cache = self.backend.allocate(0).map_err(failed)?;
+        self.workspace.give_back(&self.backend).map_err(failed)?;
+        self.weights
+            .rope
+            .cover(&mut self.backend, configuration.context_length)
+            .map_err(failed)?;
+        self.workspace = Workspace::new(
+            &self.backend,
+            &self.architecture,
+            self.specialisation,
+            &self.weights,
+            configuration,
+        )
+        .map_err(failed)?;
+        let bytes = configuration.blocks * block_bytes(&self.architecture);
+        self.cache = self.backend.allocate(bytes).map_err(failed)?;
+        self.limits = BatchLimits::new(&self.architecture, configuration);
+        Ok(())
+    }
+
     /// Bytes held on the device.
     pub fn memory(&self) -> DecoderMemory {
         DecoderMemory {
             weights: self.weights.memory[0].bytes(),
             cache: self.cache.bytes(),
-            workspace: self.workspace.bytes() + self.weights.memory[1].bytes(),
+            workspace: self.workspace.bytes() + self.weights.memory[1].bytes() + self.weights.rope.memory.bytes(),
         }
     }
 

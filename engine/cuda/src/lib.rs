@@ -29,6 +29,7 @@ pub mod kernels;
 pub mod sampler;
 mod step;
 pub mod stream;
+mod vectors;
 mod weights;
 
 pub use decoder::{CudaDecoder, Decoder};

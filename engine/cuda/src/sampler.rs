@@ -1,21 +1,11 @@
 //! Chooses tokens on the device: their numbers are all that comes back.
 
 use lem_engine::batch::Batch;
+use lem_engine::sampler::UnfilteredChoice;
 
 use crate::backend::Backend;
 use crate::decoder::{Decoder, ForwardError};
 use crate::kernels::{NO_TOKEN, Sample};
-
-/// How the token after a sampled row is chosen.
-#[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct Choice {
-    /// 0 for the most probable token; otherwise logits are divided by it.
-    pub temperature: f32,
-    /// Seed of the sequence.
-    pub seed: u64,
-    /// Number of the token in its sequence: with the same seed each has randomness of its own.
-    pub step: u32,
-}
 
 impl<B: Backend> Decoder<B> {
     /// Computes a batch and chooses a token for each sampled row, in the order of the batch; `None` where no logit is a
@@ -26,7 +16,7 @@ impl<B: Backend> Decoder<B> {
     ///
     /// # Panics
     /// There are not as many choices as sampled rows.
-    pub fn choose(&mut self, batch: &Batch, choices: &[Choice]) -> Result<Vec<Option<u32>>, ForwardError<B::Error>> {
+    pub fn choose(&mut self, batch: &Batch, choices: &[UnfilteredChoice]) -> Result<Vec<Option<u32>>, ForwardError<B::Error>> {
         assert_eq!(choices.len(), batch.sampled_rows(), "one choice for each sampled row");
         self.compute(batch)?;
         if choices.is_empty() {

@@ -4,13 +4,14 @@ use std::cell::RefCell;
 
 use lem_engine::architecture::Architecture;
 use lem_engine::decoder::{
-    DecoderConfiguration, DecoderError, Layer, RopeTable, StoredRows, WeightMatrix, Weights as HostWeights,
+    DecoderConfiguration, DecoderError, Layer, StoredRows, WeightMatrix, Weights as HostWeights, dominant_type,
 };
 use lem_engine::tensor::{ElementType, TensorSource};
 
 use crate::backend::{Backend, Memory};
 use crate::decoder::ForwardError;
 use crate::kernels::Address;
+use crate::vectors::{Rope, Vectors, padded_bytes};
 
 /// Matrices begin at multiples of this, unless they continue one of their kind.
 const ALIGNMENT: u64 = 256;
@@ -84,8 +85,8 @@ pub(crate) struct DeviceLayer {
     pub(crate) post_feed_forward_norm: Address,
     /// Positions that a query sees; 0 for all.
     pub(crate) window: u32,
-    /// Cosines and sines; zeros where the layer has no positions.
-    pub(crate) rope: (Address, Address),
+    /// Which of [`DeviceWeights::rope`]; none where the layer has no positions.
+    pub(crate) rope: Option<usize>,
 }
 
 /// All weights.
@@ -95,6 +96,8 @@ pub(crate) struct DeviceWeights<M> {
     pub(crate) layers: Vec<DeviceLayer>,
     pub(crate) norm: Address,
     pub(crate) head: Joined,
+    pub(crate) rope: Rope<M>,
+    pub(crate) dominant_type: ElementType,
     /// Matrices, then vectors.
     pub(crate) memory: [M; 2],
 }
@@ -117,29 +120,6 @@ impl Placement {
         self.end = begin + (rows * element_type.bytes(columns)) as u64;
         self.last = Some(kind);
         begin
-    }
-}
-
-/// Vectors, collected for one upload.
-struct Vectors {
-    base: Address,
-    bytes: Vec<u8>,
-}
-
-impl Vectors {
-    fn put(&mut self, values: &[f32]) -> Address {
-        if values.is_empty() {
-            return 0;
-        }
-        let address = self.base + self.bytes.len() as u64;
-        self.bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(CONTINUED as usize), 0);
-        address
-    }
-
-    fn put_some(&mut self, values: Option<&Vec<f32>>) -> Address {
-        values.map_or(0, |values| self.put(values))
     }
 }
 
@@ -168,31 +148,24 @@ pub(crate) fn load<B: Backend>(
     )?;
     let failed = |source| ForwardError::Device { source };
     let matrices = backend.allocate(extent.borrow().end as usize).map_err(failed)?;
-    let host = load_matrices(backend, matrices.address(), architecture, source, configuration)?;
+    let mut host = load_matrices(backend, matrices.address(), architecture, source, configuration)?;
     let vectors = vector_bytes(&host);
     let memory = backend.allocate(vectors).map_err(failed)?;
-    let mut vectors = Vectors {
-        base: memory.address(),
-        bytes: Vec::with_capacity(vectors),
-    };
-    let rope: Vec<(Address, Address)> = host
-        .rope
-        .iter()
-        .map(RopeTable::angles)
-        .map(|(cosines, sines)| (vectors.put(cosines), vectors.put(sines)))
-        .collect();
+    let mut vectors = Vectors::new(memory.address(), vectors);
     let layers = host
         .layers
         .iter()
-        .map(|layer| device_layer(architecture, layer, &rope, &mut vectors))
+        .map(|layer| device_layer(architecture, layer, &mut vectors))
         .collect();
     let norm = vectors.put(&host.norm);
-    backend.upload(memory.address(), &vectors.bytes).map_err(failed)?;
+    vectors.upload(backend).map_err(failed)?;
     let weights = DeviceWeights {
         embedding: host.embedding,
         head: Joined::new(&[*host.head()]),
         layers,
         norm,
+        rope: Rope::new(backend, std::mem::take(&mut host.rope), configuration.context_length).map_err(failed)?,
+        dominant_type: dominant_type(host.matrices().map(|matrix| (matrix.element_type, matrix.elements()))),
         memory: [matrices, memory],
     };
     Ok((weights, host))
@@ -232,8 +205,7 @@ fn load_matrices<B: Backend>(
 
 /// Bytes that all vectors need at most.
 fn vector_bytes(host: &HostWeights<DeviceMatrix>) -> usize {
-    let padded = |values: &[f32]| 4 * values.len() + CONTINUED as usize;
-    let some = |values: &Option<Vec<f32>>| values.as_ref().map_or(0, |values| padded(values));
+    let some = |values: &Option<Vec<f32>>| values.as_ref().map_or(0, |values| padded_bytes(values));
     let of_layer = |layer: &Layer<DeviceMatrix>| {
         let present = [
             &layer.input_norm,
@@ -251,16 +223,14 @@ fn vector_bytes(host: &HostWeights<DeviceMatrix>) -> usize {
         ];
         // The merged bias may stand for parts that have none.
         let bias = 4 * (layer.query.rows + layer.key.rows + layer.value.rows);
-        present.map(|values| padded(values)).sum::<usize>() + optional.into_iter().map(some).sum::<usize>() + bias
+        present.map(|values| padded_bytes(values)).sum::<usize>() + optional.into_iter().map(some).sum::<usize>() + bias
     };
-    let angles = |table: &RopeTable| padded(table.angles().0) + padded(table.angles().1);
-    host.layers.iter().map(of_layer).sum::<usize>() + host.rope.iter().map(angles).sum::<usize>() + padded(&host.norm)
+    host.layers.iter().map(of_layer).sum::<usize>() + padded_bytes(&host.norm)
 }
 
 fn device_layer(
     architecture: &Architecture,
     layer: &Layer<DeviceMatrix>,
-    rope: &[(Address, Address)],
     vectors: &mut Vectors,
 ) -> DeviceLayer {
     let biases = [&layer.query_bias, &layer.key_bias, &layer.value_bias];
@@ -289,7 +259,7 @@ fn device_layer(
         down: Joined::new(&[layer.down]),
         post_feed_forward_norm: vectors.put_some(layer.post_feed_forward_norm.as_ref()),
         window: layer.window.unwrap_or_default() as u32,
-        rope: layer.rope.map(|table| rope[table]).unwrap_or_default(),
+        rope: layer.rope,
     }
 }
 

@@ -2,50 +2,59 @@
 
 use crate::architecture::RopeScaling;
 
-/// The angles of all positions for one base.
+/// The angles of the first positions for one base.
 #[derive(Debug)]
 pub struct RopeTable {
-    half: usize,
+    /// Radians per position of each pair of elements.
+    frequencies: Vec<f64>,
     cosines: Vec<f32>,
     sines: Vec<f32>,
 }
 
 impl RopeTable {
-    /// Angles for heads of `dimension` elements and so many positions; `factors` divides the frequencies where a file
-    /// has factors of its own (`rope_freqs.weight`).
-    pub(crate) fn new(
-        dimension: usize,
-        theta: f64,
-        scaling: Option<&RopeScaling>,
-        factors: Option<&[f32]>,
-        positions: usize,
-    ) -> Self {
-        let half = dimension / 2;
-        let frequencies: Vec<f64> = (0..half)
-            .map(|index| {
-                let frequency = theta.powf(-2.0 * index as f64 / dimension as f64);
-                match factors {
-                    Some(factors) => frequency / f64::from(factors[index]),
-                    None => scaling.map_or(frequency, |scaling| scaled(frequency, scaling)),
-                }
-            })
-            .collect();
-        let angle = |index: usize| (index / half) as f64 * frequencies[index % half];
+    /// Frequencies for heads of `dimension` elements, of no position yet; `factors` divides them where a file has factors
+    /// of its own (`rope_freqs.weight`).
+    pub(crate) fn new(dimension: usize, theta: f64, scaling: Option<&RopeScaling>, factors: Option<&[f32]>) -> Self {
+        let frequencies = (0..dimension / 2).map(|index| {
+            let frequency = theta.powf(-2.0 * index as f64 / dimension as f64);
+            match factors {
+                Some(factors) => frequency / f64::from(factors[index]),
+                None => scaling.map_or(frequency, |scaling| scaled(frequency, scaling)),
+            }
+        });
         Self {
-            half,
-            cosines: (0..positions * half).map(|index| angle(index).cos() as f32).collect(),
-            sines: (0..positions * half).map(|index| angle(index).sin() as f32).collect(),
+            frequencies: frequencies.collect(),
+            cosines: Vec::new(),
+            sines: Vec::new(),
         }
     }
 
-    /// Cosines and sines of all positions, half as many for each as a head has elements.
+    /// Cosines and sines of the positions covered so far, half as many for each as a head has elements.
     pub fn angles(&self) -> (&[f32], &[f32]) {
         (&self.cosines, &self.sines)
     }
 
+    /// Computes the angles of so many positions, unless they are there: a model may allow far more of them than an
+    /// experiment uses.
+    pub fn cover(&mut self, positions: usize) {
+        let half = self.frequencies.len();
+        let (there, elements) = (self.cosines.len(), positions * half);
+        if elements <= there {
+            return;
+        }
+        let angle = |index: usize| (index / half) as f64 * self.frequencies[index % half];
+        self.cosines.reserve_exact(elements - there);
+        self.cosines
+            .extend((there..elements).map(|index| angle(index).cos() as f32));
+        self.sines.reserve_exact(elements - there);
+        self.sines
+            .extend((there..elements).map(|index| angle(index).sin() as f32));
+    }
+
     /// Cosines and sines of a position.
     pub(crate) fn at(&self, position: usize) -> (&[f32], &[f32]) {
-        let range = position * self.half..(position + 1) * self.half;
+        let half = self.frequencies.len();
+        let range = position * half..(position + 1) * half;
         (&self.cosines[range.clone()], &self.sines[range])
     }
 
@@ -77,7 +86,10 @@ mod tests {
 
     #[test]
     fn the_first_position_is_not_rotated_and_the_first_pair_turns_by_one_radian_a_position() {
-        let table = RopeTable::new(64, 1e4, None, None, 10);
+        let mut table = RopeTable::new(64, 1e4, None, None);
+        table.cover(2);
+        table.cover(10);
+        assert_eq!(table.bytes(), 10 * 32 * 8);
         assert!(table.at(0).0.iter().all(|cosine| (cosine - 1.0).abs() < 1e-9));
         assert!((table.at(3).1[0] - 3_f32.sin()).abs() < 1e-7);
     }

@@ -98,8 +98,6 @@ impl<Matrix> Weights<Matrix> {
         weight_type: Option<ElementType>,
         pack: &Pack<'_, Matrix, Error>,
     ) -> Result<Self, Error> {
-        // For every position that a later configuration may allow.
-        let positions = architecture.context_length;
         let loader = Loader {
             architecture,
             source,
@@ -118,17 +116,12 @@ impl<Matrix> Weights<Matrix> {
             values
         });
         let scaling = architecture.rope_scaling.as_ref();
-        let mut rope = vec![RopeTable::new(
-            dimension,
-            architecture.rope_theta,
-            scaling,
-            factors.as_deref(),
-            positions,
-        )];
+        let theta = architecture.rope_theta;
+        let mut rope = vec![RopeTable::new(dimension, theta, scaling, factors.as_deref())];
         if architecture.family == Family::Gemma3
             && let Some(gemma) = &architecture.gemma
         {
-            rope.push(RopeTable::new(dimension, gemma.local_rope_theta, None, None, positions));
+            rope.push(RopeTable::new(dimension, gemma.local_rope_theta, None, None));
         }
         Ok(Self {
             embedding: loader.matrix("model.embed_tokens.weight", vocabulary, hidden)?,
@@ -143,6 +136,13 @@ impl<Matrix> Weights<Matrix> {
             },
             rope,
         })
+    }
+
+    /// Makes the rotary tables reach so many positions.
+    pub(crate) fn cover(&mut self, positions: usize) {
+        for table in &mut self.rope {
+            table.cover(positions);
+        }
     }
 
     /// The output head.
@@ -240,37 +240,29 @@ impl<Matrix, Error: From<DecoderError>> Loader<'_, Matrix, Error> {
 
     /// A tensor of this shape.
     fn tensor(&self, name: &str, rows: usize, columns: usize) -> Result<StoredTensor<'_>, DecoderError> {
+        check(name, self.find(name)?, rows, columns)
+    }
+
+    fn find(&self, name: &str) -> Result<StoredTensor<'_>, DecoderError> {
         let missing = || DecoderError::Missing {
             tensor: name.to_owned(),
         };
-        let tensor = self.source.tensor(name).ok_or_else(missing)?;
-        if (tensor.rows, tensor.columns) != (rows, columns) {
-            return Err(DecoderError::Shape {
-                tensor: name.to_owned(),
-                expected: [rows, columns],
-                found: [tensor.rows, tensor.columns],
-            });
-        }
-        let block = tensor.element_type.block_elements();
-        if !columns.is_multiple_of(block) || tensor.bytes.len() != tensor.row_bytes() * rows {
-            return Err(DecoderError::Bytes {
-                tensor: name.to_owned(),
-                found: tensor.bytes.len(),
-            });
-        }
-        Ok(tensor)
+        self.source.tensor(name).ok_or_else(missing)
     }
 
     fn matrix(&self, name: &str, rows: usize, columns: usize) -> Result<Matrix, Error> {
         let tensor = self.tensor(name, rows, columns)?;
-        self.pack(&tensor, rows, |row| row)
+        let packed = self.pack(&tensor, rows, |row| row)?;
+        self.source.release(name);
+        Ok(packed)
     }
 
     /// A projection to heads, whose rows are brought into the order of safetensors files.
     fn projection(&self, name: &str, rows: usize, columns: usize, rotated: bool) -> Result<Matrix, Error> {
         let tensor = self.tensor(name, rows, columns)?;
-        let order = self.order(rotated);
-        self.pack(&tensor, rows, order)
+        let packed = self.pack(&tensor, rows, self.order(rotated))?;
+        self.source.release(name);
+        Ok(packed)
     }
 
     /// Which row of the source is row `row` of a projection to heads.
@@ -289,12 +281,14 @@ impl<Matrix, Error: From<DecoderError>> Loader<'_, Matrix, Error> {
 
     /// Some rows of a fused matrix.
     fn rows(&self, name: &str, first: usize, rows: usize, columns: usize) -> Result<Matrix, Error> {
-        let missing = || DecoderError::Missing {
-            tensor: name.to_owned(),
-        };
-        let all = self.source.tensor(name).ok_or_else(missing)?.rows;
-        let tensor = self.tensor(name, all.max(first + rows), columns)?;
-        self.pack(&tensor, rows, |row| first + row)
+        let tensor = self.find(name)?;
+        let all = tensor.rows;
+        let tensor = check(name, tensor, all.max(first + rows), columns)?;
+        let packed = self.pack(&tensor, rows, |row| first + row)?;
+        if first + rows == all {
+            self.source.release(name);
+        }
+        Ok(packed)
     }
 
     /// Packs the rows `order(0)`, `order(1)`, … of a tensor, converted if that was asked for.
@@ -346,11 +340,35 @@ impl<Matrix, Error: From<DecoderError>> Loader<'_, Matrix, Error> {
     }
 }
 
-/// The type of most elements of the matrices.
-pub(crate) fn dominant_type(weights: &Weights<PackedMatrix>) -> ElementType {
+/// Refuses a tensor that has another shape, or bytes that do not fit it.
+fn check<'bytes>(
+    name: &str,
+    tensor: StoredTensor<'bytes>,
+    rows: usize,
+    columns: usize,
+) -> Result<StoredTensor<'bytes>, DecoderError> {
+    if (tensor.rows, tensor.columns) != (rows, columns) {
+        return Err(DecoderError::Shape {
+            tensor: name.to_owned(),
+            expected: [rows, columns],
+            found: [tensor.rows, tensor.columns],
+        });
+    }
+    let block = tensor.element_type.block_elements();
+    if !columns.is_multiple_of(block) || tensor.bytes.len() != tensor.row_bytes() * rows {
+        return Err(DecoderError::Bytes {
+            tensor: name.to_owned(),
+            found: tensor.bytes.len(),
+        });
+    }
+    Ok(tensor)
+}
+
+/// The type of most elements of matrices, given the type and the elements of each.
+pub fn dominant_type(matrices: impl Iterator<Item = (ElementType, usize)>) -> ElementType {
     let mut elements = [0_u64; ElementType::ALL.len()];
-    for matrix in weights.matrices() {
-        elements[matrix.element_type as usize] += matrix.rows as u64 * matrix.columns as u64;
+    for (element_type, count) in matrices {
+        elements[element_type as usize] += count as u64;
     }
     let largest = (0..elements.len())
         .max_by_key(|index| elements[*index])

@@ -14,7 +14,7 @@ fn a_packed_row_is_worth_what_the_stored_one_is() {
                 element_type,
                 rows,
                 columns,
-                bytes: &bytes,
+                bytes: bytes.as_slice().into(),
             };
             let packed = PackedMatrix::from_tensor(&stored, 2);
             let (mut expected, mut found) = (vec![0.0; columns], vec![0.0; columns]);
@@ -35,7 +35,7 @@ fn packing_costs_no_more_than_the_padding_of_the_last_panel_and_the_wider_scales
             element_type,
             rows: 160,
             columns: 512,
-            bytes: &bytes,
+            bytes: bytes.as_slice().into(),
         };
         let packed = PackedMatrix::from_tensor(&stored, 1).bytes().len();
         let limit = if element_type == ElementType::Q4K {
@@ -61,7 +61,7 @@ fn odd_columns_of_floats_keep_their_values() {
             element_type,
             rows: 18,
             columns: 33,
-            bytes: &bytes,
+            bytes: bytes.as_slice().into(),
         };
         let packed = PackedMatrix::from_tensor(&stored, 1);
         let (mut expected, mut found) = (vec![0.0; 33], vec![0.0; 33]);

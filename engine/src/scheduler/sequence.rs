@@ -2,6 +2,7 @@
 
 use crate::batch::BLOCK_POSITIONS;
 use crate::blocks::{BlockHash, BlockPool, blocks_for};
+use crate::sampler::Sampler;
 use crate::sequence::SequenceRequest;
 
 /// A sequence, waiting or running.
@@ -11,6 +12,7 @@ pub(super) struct Sequence {
     pub(super) prompt_length: usize,
     pub(super) max_output_tokens: usize,
     pub(super) ignore_eos: bool,
+    pub(super) sampler: Sampler,
     /// The prompt and what was generated.
     pub(super) tokens: Vec<u32>,
     /// Positions in the cache.
@@ -42,6 +44,7 @@ impl Sequence {
             prompt_length,
             max_output_tokens,
             ignore_eos: request.ignore_eos,
+            sampler: Sampler::new(request.sampling),
             tokens,
             computed: 0,
             furthest: 0,

@@ -120,8 +120,12 @@ fn run(configuration: SchedulerConfiguration, arrivals: &[(usize, SequenceReques
         let plan = scheduler.schedule(&mut batch).expect("requests wait and nothing runs");
         assert!(batch.tokens.len() <= configuration.token_budget);
         assert_eq!(batch.tokens.len(), plan.prefill_tokens + plan.decode_rows);
-        let chosen = model.step(&batch);
-        assert_eq!(scheduler.sampled_sequences().count(), chosen.len());
+        let tokens_of_rows = model.step(&batch);
+        let mut chosen = Vec::new();
+        scheduler
+            .choose(&mut chosen, |row, _, _| tokens_of_rows.get(row).copied().ok_or(row))
+            .expect("the model has a token for each sampled row");
+        assert_eq!(chosen, tokens_of_rows);
         let mut output = Vec::new();
         scheduler.complete(&chosen, &[END], &mut output);
         for token in output {

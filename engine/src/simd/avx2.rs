@@ -3,13 +3,14 @@
 use std::arch::x86_64::{
     __m256, __m256i, _MM_FROUND_NO_EXC, _MM_FROUND_TO_NEAREST_INT, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
     _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_packs_epi16, _mm_packs_epi32, _mm_shuffle_ps,
-    _mm_storel_epi64, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_and_si256, _mm256_castps256_ps128,
-    _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
-    _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps, _mm256_extractf128_ps, _mm256_extracti128_si256,
-    _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps,
-    _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256, _mm256_round_ps, _mm256_set1_epi8, _mm256_set1_epi16,
-    _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32,
-    _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_ps, _mm256_xor_si256,
+    _mm_storel_epi64, _mm256_abs_epi8, _mm256_add_epi16, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps,
+    _mm256_and_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_castsi256_si128, _mm256_cvtepi8_epi32,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_cvtph_ps, _mm256_cvtps_epi32, _mm256_div_ps,
+    _mm256_extractf128_ps, _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256,
+    _mm256_madd_epi16, _mm256_maddubs_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_mul_ps, _mm256_or_si256,
+    _mm256_round_ps, _mm256_set1_epi8, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256,
+    _mm256_sign_epi8, _mm256_slli_epi16, _mm256_slli_epi32, _mm256_srli_epi16, _mm256_storeu_ps, _mm256_sub_ps,
+    _mm256_xor_si256,
 };
 
 use super::Simd;
@@ -45,6 +46,7 @@ impl Simd for Avx2 {
     type I32 = Integers;
 
     const TILE: usize = 4;
+    const BF16_SUMS: usize = 1;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Floats {
@@ -245,33 +247,72 @@ impl Simd for Avx2 {
     }
 
     // Two products of at most 127 * 128 each stay within 16 bits, so maddubs does not saturate.
+    // Pairs of products are words, and as many of them as cannot overflow are added before they are widened.
     #[inline(always)]
-    unsafe fn dot_u7(sum: Integers, weights: Integers, activations: *const i8) -> Integers {
-        // SAFETY: see `splat`; four bytes are read.
+    unsafe fn dot_groups<const M: usize, const N: usize, const LIMIT: i32>(
+        mut sums: [Integers; M],
+        groups: &[Integers; N],
+        activations: *const i8,
+    ) -> [Integers; M] {
+        let at_once = const { (i16::MAX as i32 / (2 * 127 * LIMIT)) as usize };
+        // SAFETY: see `splat`; four bytes are read for each row and group.
         unsafe {
-            let activations = _mm256_set1_epi32(activations.cast::<i32>().read_unaligned());
-            let dots = each!(weights, |half| {
-                let pairs = _mm256_maddubs_epi16(half, activations);
-                _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-            });
-            (_mm256_add_epi32(sum.0, dots.0), _mm256_add_epi32(sum.1, dots.1))
+            let zero = _mm256_setzero_si256();
+            for first in (0..N).step_by(at_once) {
+                let mut words = [(zero, zero); M];
+                // A group's weights are in registers for all rows.
+                for group in first..(first + at_once).min(N) {
+                    for row in 0..M {
+                        let from = activations.add(32 * row + 4 * group);
+                        let activations = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+                        let pairs = each!(groups[group], |half| _mm256_maddubs_epi16(half, activations));
+                        words[row] = (
+                            _mm256_add_epi16(words[row].0, pairs.0),
+                            _mm256_add_epi16(words[row].1, pairs.1),
+                        );
+                    }
+                }
+                for row in 0..M {
+                    let wide = each!(words[row], |half| _mm256_madd_epi16(half, _mm256_set1_epi16(1)));
+                    sums[row] = (
+                        _mm256_add_epi32(sums[row].0, wide.0),
+                        _mm256_add_epi32(sums[row].1, wide.1),
+                    );
+                }
+            }
         }
+        sums
     }
 
-    // Unsigned bytes of any value would saturate: as signed ones, whose sign goes over to the activation.
+    // Words would saturate: the weights are taken as signed, and their sign goes over to the activation.
     #[inline(always)]
-    unsafe fn dot_u8(sum: Integers, weights: Integers, activations: *const i8) -> Integers {
-        // SAFETY: see `splat`; four bytes are read.
+    unsafe fn dot_wide_groups<const M: usize, const N: usize>(
+        mut sums: [Integers; M],
+        groups: &[Integers; N],
+        activations: *const i8,
+    ) -> [Integers; M] {
+        // SAFETY: see `splat`; four bytes are read for each row and group.
         unsafe {
-            let activations = _mm256_set1_epi32(activations.cast::<i32>().read_unaligned());
-            let dots = each!(weights, |half| {
-                let signed = _mm256_xor_si256(half, _mm256_set1_epi8(-128));
-                let magnitudes = _mm256_sign_epi8(signed, signed);
-                let pairs = _mm256_maddubs_epi16(magnitudes, _mm256_sign_epi8(activations, signed));
-                _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))
-            });
-            (_mm256_add_epi32(sum.0, dots.0), _mm256_add_epi32(sum.1, dots.1))
+            for group in 0..N {
+                let signed = each!(groups[group], |half| _mm256_xor_si256(half, _mm256_set1_epi8(-128)));
+                let magnitudes = each!(signed, |half| _mm256_abs_epi8(half));
+                for row in 0..M {
+                    let from = activations.add(32 * row + 4 * group);
+                    let activations = _mm256_set1_epi32(from.cast::<i32>().read_unaligned());
+                    let turned = each!(signed, |half| _mm256_sign_epi8(activations, half));
+                    let pairs = (
+                        _mm256_maddubs_epi16(magnitudes.0, turned.0),
+                        _mm256_maddubs_epi16(magnitudes.1, turned.1),
+                    );
+                    let wide = each!(pairs, |half| _mm256_madd_epi16(half, _mm256_set1_epi16(1)));
+                    sums[row] = (
+                        _mm256_add_epi32(sums[row].0, wide.0),
+                        _mm256_add_epi32(sums[row].1, wide.1),
+                    );
+                }
+            }
         }
+        sums
     }
 
     #[inline(always)]

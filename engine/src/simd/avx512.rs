@@ -25,12 +25,13 @@ pub(crate) struct Avx512;
 pub(crate) struct Avx512Bf16;
 
 macro_rules! implement {
-    ($name:ident, $dot_bf16:ident) => {
+    ($name:ident, $dot_bf16:ident, $bf16_sums:literal) => {
         impl Simd for $name {
             type F32 = __m512;
             type I32 = __m512i;
 
             const TILE: usize = 8;
+            const BF16_SUMS: usize = $bf16_sums;
 
             #[inline(always)]
             unsafe fn splat(value: f32) -> __m512 {
@@ -199,18 +200,32 @@ macro_rules! implement {
             }
 
             #[inline(always)]
-            unsafe fn dot_u7(sum: __m512i, weights: __m512i, activations: *const i8) -> __m512i {
-                // SAFETY: see `splat`; four bytes are read.
-                unsafe {
-                    let activations = _mm512_set1_epi32(activations.cast::<i32>().read_unaligned());
-                    _mm512_dpbusd_epi32(sum, weights, activations)
+            unsafe fn dot_groups<const M: usize, const N: usize, const LIMIT: i32>(
+                mut sums: [__m512i; M],
+                groups: &[__m512i; N],
+                activations: *const i8,
+            ) -> [__m512i; M] {
+                for row in 0..M {
+                    for group in 0..N {
+                        // SAFETY: see `splat`; four bytes are read.
+                        sums[row] = unsafe {
+                            let from = activations.add(32 * row + 4 * group);
+                            let activations = _mm512_set1_epi32(from.cast::<i32>().read_unaligned());
+                            _mm512_dpbusd_epi32(sums[row], groups[group], activations)
+                        };
+                    }
                 }
+                sums
             }
 
             #[inline(always)]
-            unsafe fn dot_u8(sum: __m512i, weights: __m512i, activations: *const i8) -> __m512i {
+            unsafe fn dot_wide_groups<const M: usize, const N: usize>(
+                sums: [__m512i; M],
+                groups: &[__m512i; N],
+                activations: *const i8,
+            ) -> [__m512i; M] {
                 // SAFETY: the same contract.
-                unsafe { Self::dot_u7(sum, weights, activations) }
+                unsafe { Self::dot_groups::<M, N, 255>(sums, groups, activations) }
             }
 
             #[inline(always)]
@@ -234,8 +249,8 @@ macro_rules! implement {
     };
 }
 
-implement!(Avx512, dot_widened);
-implement!(Avx512Bf16, dot_native);
+implement!(Avx512, dot_widened, 1);
+implement!(Avx512Bf16, dot_native, 2);
 
 /// Without the instruction: the halves of each lane as floats, low half first.
 #[inline(always)]

@@ -37,6 +37,7 @@ impl Simd for Scalar {
     type I32 = Integers;
 
     const TILE: usize = 4;
+    const BF16_SUMS: usize = 1;
 
     unsafe fn splat(value: f32) -> Floats {
         [value; LANES]
@@ -152,22 +153,33 @@ impl Simd for Scalar {
         std::array::from_fn(|lane| a[lane] | b[lane])
     }
 
-    unsafe fn dot_u7(sum: Integers, weights: Integers, activations: *const i8) -> Integers {
-        // SAFETY: see `load`; four bytes.
-        let activations = unsafe { activations.cast::<[i8; 4]>().read() };
-        std::array::from_fn(|lane| {
-            let weights = weights[lane].to_le_bytes();
-            let products = weights.iter().zip(activations);
-            sum[lane]
-                + products
-                    .map(|(weight, activation)| i32::from(*weight) * i32::from(activation))
-                    .sum::<i32>()
-        })
+    unsafe fn dot_groups<const M: usize, const N: usize, const LIMIT: i32>(
+        mut sums: [Integers; M],
+        groups: &[Integers; N],
+        activations: *const i8,
+    ) -> [Integers; M] {
+        for (row, sums) in sums.iter_mut().enumerate() {
+            for (group, weights) in groups.iter().enumerate() {
+                // SAFETY: see `load`; four bytes.
+                let activations = unsafe { activations.add(32 * row + 4 * group).cast::<[i8; 4]>().read() };
+                for (sum, weights) in sums.iter_mut().zip(weights) {
+                    let products = weights.to_le_bytes().into_iter().zip(activations);
+                    *sum += products
+                        .map(|(weight, activation)| i32::from(weight) * i32::from(activation))
+                        .sum::<i32>();
+                }
+            }
+        }
+        sums
     }
 
-    unsafe fn dot_u8(sum: Integers, weights: Integers, activations: *const i8) -> Integers {
+    unsafe fn dot_wide_groups<const M: usize, const N: usize>(
+        sums: [Integers; M],
+        groups: &[Integers; N],
+        activations: *const i8,
+    ) -> [Integers; M] {
         // SAFETY: the same contract.
-        unsafe { Self::dot_u7(sum, weights, activations) }
+        unsafe { Self::dot_groups::<M, N, 255>(sums, groups, activations) }
     }
 
     unsafe fn offset_u8(sum: i32) -> Integers {

@@ -27,7 +27,7 @@ fn blocks_are_worth_what_candle_says() {
             element_type,
             rows: 4,
             columns: 256,
-            bytes: &bytes,
+            bytes: std::borrow::Cow::Borrowed(&bytes),
         };
         for (row, expected) in expected.iter().enumerate() {
             let mut found = vec![0.0; 256];

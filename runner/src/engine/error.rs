@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use lem_engine::decoder::DecoderError;
 use lem_engine::scheduler::SubmitError;
+use lem_engine::source::SourceError;
 
 use super::TokenizerError;
 use super::architecture::ArchitectureError;
 use super::header::HeaderError;
-use super::source::SourceError;
+use super::source::SourceError as ModelSourceError;
 
 /// Why a model could not be loaded or run.
 #[derive(Debug, thiserror::Error)]
@@ -17,7 +19,7 @@ pub enum EngineError {
     Source {
         /// Cause.
         #[source]
-        source: SourceError,
+        source: ModelSourceError,
     },
     /// A file could not be read.
     #[error("reading {} failed", path.display())]
@@ -112,14 +114,14 @@ pub enum EngineError {
         origin: String,
         /// Cause.
         #[source]
-        source: lem_engine::source::SourceError,
+        source: SourceError,
     },
     /// lem's own engine could not be built, or a step not be computed.
     #[error("lem's own engine failed")]
     Decoder {
         /// Cause.
         #[source]
-        source: lem_engine::decoder::DecoderError,
+        source: DecoderError,
     },
     /// A sequence was not accepted.
     #[error(transparent)]
@@ -163,18 +165,7 @@ pub enum EngineError {
 impl EngineError {
     /// Whether another implementation may have what this one lacks.
     pub(crate) fn is_unsupported(&self) -> bool {
-        use lem_engine::{decoder::DecoderError, source::SourceError};
-        matches!(
-            self,
-            Self::Unsupported { .. }
-                | Self::Tensors {
-                    source: SourceError::ElementType { .. },
-                    ..
-                }
-                | Self::Decoder {
-                    source: DecoderError::HeadDimension { .. },
-                }
-        )
+        self.category() == "unsupported"
     }
 
     /// A fixed name for metrics and event reasons.
@@ -188,7 +179,6 @@ impl EngineError {
                 ..
             } => "unsupported_architecture",
             Self::Architecture { .. } => "architecture",
-            Self::Tensor { .. } => "tensor",
             Self::Tokenizer { .. } => "tokenizer",
             Self::Device { .. } => "device",
             Self::WeightType { .. } => "weight_type",
@@ -198,12 +188,63 @@ impl EngineError {
             Self::Submit(SubmitError::Empty { .. }) => "empty_request",
             Self::Submit(SubmitError::NoFreeSlot { .. }) => "no_free_slot",
             Self::Submit(SubmitError::CacheExceeded { .. }) => "submit",
-            Self::Unsupported { .. } => "unsupported",
-            Self::Tensors { .. } => "tensors",
-            Self::Decoder { .. } => "decoder",
+            // What the file holds is the experiment's fault, what the system or a step lacks is the moment's.
+            Self::Unsupported { .. }
+            | Self::Tensors {
+                source: SourceError::ElementType { .. },
+                ..
+            }
+            | Self::Decoder {
+                source: DecoderError::HeadDimension { .. },
+            } => "unsupported",
+            Self::Tensor { .. }
+            | Self::Tensors {
+                source: SourceError::OutOfFile { .. },
+                ..
+            }
+            | Self::Decoder {
+                source: DecoderError::Missing { .. } | DecoderError::Shape { .. } | DecoderError::Bytes { .. },
+            } => "tensor",
+            Self::Decoder {
+                source: DecoderError::Thread { .. } | DecoderError::Batch { .. },
+            } => "decoder",
             Self::Forward { .. } => "forward",
             Self::Choose { .. } | Self::Sample { .. } => "sample",
             Self::Synchronize { .. } => "synchronize",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_of_the_file_is_refused_and_a_fault_of_the_moment_is_tried_again() {
+        let refused = |error: EngineError| {
+            let category = error.category().to_owned();
+            lem_crds::runner::RunnerError {
+                category,
+                message: String::new(),
+            }
+            .is_refusal()
+        };
+        let decoder = |source| EngineError::Decoder { source };
+        let missing = DecoderError::Missing {
+            tensor: "lm_head.weight".to_owned(),
+        };
+        assert!(refused(decoder(missing)));
+        assert!(refused(decoder(DecoderError::HeadDimension { found: 40, limit: 256 })));
+        let source = std::io::ErrorKind::OutOfMemory.into();
+        assert!(!refused(decoder(DecoderError::Thread { source })));
+        let unknown = SourceError::ElementType {
+            tensor: "lm_head.weight".to_owned(),
+            element_type: "IQ2_XS".to_owned(),
+        };
+        let origin = "model.gguf".to_owned();
+        assert!(refused(EngineError::Tensors {
+            origin,
+            source: unknown
+        }));
     }
 }

@@ -1,11 +1,13 @@
 //! lem's own engine: static and continuous batching over a paged key-value cache, on the CPU.
 
 mod load;
+mod mapped_file;
+mod synthetic;
 
 use lem_engine::{
     batch::{BLOCK_POSITIONS, Batch},
     decoder::{Decoder, DecoderConfiguration},
-    sampler::{Sampler, SamplerScratch},
+    sampler::SamplerScratch,
     scheduler::{Scheduler, SchedulerConfiguration},
     sequence::{GeneratedToken, SequenceRequest},
 };
@@ -15,6 +17,8 @@ use super::{
     StaticBatchCounts, StepKind, TextTokenizer,
 };
 use lem_crds::experiment::PrefixCaching;
+
+pub use mapped_file::MappedFile;
 
 /// Tokens of a step under static batching: as many of a prompt as fit are processed at once.
 const STATIC_TOKEN_BUDGET: usize = 512;
@@ -30,8 +34,6 @@ pub struct NativeEngine {
     tokenizer: Option<TextTokenizer>,
     end_of_sequence: Vec<u32>,
     batch: Batch,
-    /// One for each sequence in flight, by its id.
-    samplers: Vec<(u64, Sampler)>,
     scratch: SamplerScratch,
     chosen: Vec<u32>,
     steps: u64,
@@ -99,17 +101,11 @@ impl NativeEngine {
             .decoder
             .forward(&self.batch)
             .map_err(|source| EngineError::Decoder { source })?;
-        self.chosen.clear();
-        for (row, sequence) in self.scheduler.sampled_sequences().enumerate() {
-            let Some((_, sampler)) = self.samplers.iter_mut().find(|(id, _)| *id == sequence) else {
-                continue;
-            };
-            let token = sampler
-                .sample(logits.row(row), &mut self.scratch)
-                .map_err(|source| EngineError::Choose { sequence, source })?;
-            self.chosen.push(token);
-        }
-        Ok(())
+        let scratch = &mut self.scratch;
+        self.scheduler.choose(&mut self.chosen, |row, sequence, sampler| {
+            let chosen = sampler.sample(logits.row(row), scratch);
+            chosen.map_err(|source| EngineError::Choose { sequence, source })
+        })
     }
 }
 
@@ -128,10 +124,7 @@ impl Engine for NativeEngine {
 
     fn submit(&mut self, request: SequenceRequest) -> Result<(), EngineError> {
         self.description.check_tokens(&request.prompt)?;
-        let (id, sampling) = (request.id, request.sampling);
-        self.scheduler.submit(request)?;
-        self.samplers.push((id, Sampler::new(sampling)));
-        Ok(())
+        Ok(self.scheduler.submit(request)?)
     }
 
     fn configure(&mut self, configuration: &EngineConfiguration) -> Result<(), EngineError> {
@@ -142,7 +135,6 @@ impl Engine for NativeEngine {
         }
         self.scheduler = Scheduler::new(scheduler);
         self.batching = configuration.batching.clone();
-        self.samplers = Vec::with_capacity(decoder.sampled_rows);
         self.chosen = Vec::with_capacity(decoder.sampled_rows);
         Ok(())
     }
@@ -159,11 +151,7 @@ impl Engine for NativeEngine {
             return Ok(StepKind::Idle);
         };
         self.choose()?;
-        let before = output.len();
         self.scheduler.complete(&self.chosen, &self.end_of_sequence, output);
-        for token in output[before..].iter().filter(|token| token.finished.is_some()) {
-            self.samplers.retain(|(id, _)| *id != token.sequence);
-        }
         self.steps += 1;
         Ok(match (plan.prefill_tokens, plan.decode_rows) {
             (0, rows) => StepKind::Decode { rows },
@@ -205,7 +193,6 @@ impl Engine for NativeEngine {
 
     fn abort(&mut self) {
         self.scheduler.abort();
-        self.samplers.clear();
     }
 }
 

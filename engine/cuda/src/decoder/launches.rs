@@ -126,13 +126,15 @@ impl<B: Backend> Launches<'_, B> {
         let gemma = architecture.gemma.as_ref();
         let query_scale = gemma.map_or(architecture.head_dimension, |gemma| gemma.query_scale);
         let heads = architecture.attention_heads + 2 * architecture.key_value_heads;
+        // Zeros where the layer has no positions.
+        let (cosines, sines) = layer.rope.map_or((0, 0), |table| self.weights.rope.addresses[table]);
         let arguments = WriteHeads {
             projected: self.buffers.projected,
             bias: layer.projection_bias,
             query_norm: layer.query_norm,
             key_norm: layer.key_norm,
-            cosines: layer.rope.0,
-            sines: layer.rope.1,
+            cosines,
+            sines,
             positions: self.inputs.positions,
             slots: self.inputs.slots,
             cache,

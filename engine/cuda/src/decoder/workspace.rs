@@ -114,6 +114,14 @@ impl<M: Memory> Workspace<M> {
         })
     }
 
+    /// Gives all memory back but for next to nothing; no step fits after it.
+    pub(super) fn give_back<B: Backend<Memory = M>>(&mut self, backend: &B) -> Result<(), B::Error> {
+        for memory in [&mut self.buffers, &mut self.step, &mut self.sampler] {
+            *memory = backend.allocate(0)?;
+        }
+        Ok(())
+    }
+
     /// Whether so many decoding rows fit.
     pub(super) fn fits(&self, rows: usize) -> bool {
         rows <= self.tokens && rows <= self.sampled_rows

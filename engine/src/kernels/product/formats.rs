@@ -72,21 +72,6 @@ unsafe fn nibbles<V: Simd>(weights: *const u8) -> [V::I32; 8] {
     }
 }
 
-/// Adds the dot products of the groups `FROM..TO` to `sum`.
-#[inline(always)]
-unsafe fn dot<V: Simd, const FROM: usize, const TO: usize>(
-    sum: V::I32,
-    groups: &[V::I32; 8],
-    quants: *const i8,
-) -> V::I32 {
-    let mut sum = sum;
-    for group in FROM..TO {
-        // SAFETY: a block of activations has 32 quants.
-        sum = unsafe { V::dot_u7(sum, groups[group], quants.add(4 * group)) };
-    }
-    sum
-}
-
 /// Adds a block of `scale * quant + minimum`.
 #[inline(always)]
 unsafe fn add_above_minimum<V: Simd, const M: usize>(
@@ -98,10 +83,10 @@ unsafe fn add_above_minimum<V: Simd, const M: usize>(
 ) -> [V::F32; M] {
     // SAFETY: the inputs are at a block of a tile of M rows.
     unsafe {
+        let sums = V::dot_groups::<M, 8, 15>([V::splat_i32(0); M], groups, inputs.quants);
         for row in 0..M {
-            let sum = dot::<V, 0, 8>(V::splat_i32(0), groups, inputs.quants.add(row * BLOCK));
             let offset = V::mul(minimum, V::splat(inputs.sum(row) as f32));
-            let value = V::fma(V::to_f32(sum), scale, offset);
+            let value = V::fma(V::to_f32(sums[row]), scale, offset);
             totals[row] = V::fma(value, V::splat(*inputs.scales.add(row)), totals[row]);
         }
     }
@@ -125,11 +110,14 @@ impl Format for Q4_0 {
             for _ in 0..activations.columns / BLOCK {
                 let scale = V::load_f16(weights.cast());
                 let groups = nibbles::<V>(weights.add(32));
+                let mut starts = [V::splat_i32(0); M];
                 for row in 0..M {
-                    let start = V::splat_i32(-8 * inputs.sum(row));
-                    let sum = dot::<V, 0, 8>(start, &groups, inputs.quants.add(row * BLOCK));
+                    starts[row] = V::splat_i32(-8 * inputs.sum(row));
+                }
+                let sums = V::dot_groups::<M, 8, 15>(starts, &groups, inputs.quants);
+                for row in 0..M {
                     let scale = V::mul(scale, V::splat(*inputs.scales.add(row)));
-                    totals[row] = V::fma(V::to_f32(sum), scale, totals[row]);
+                    totals[row] = V::fma(V::to_f32(sums[row]), scale, totals[row]);
                 }
                 inputs.next::<M>();
                 weights = weights.add(288);
@@ -186,14 +174,14 @@ impl Format for Q8_0 {
                 for (group, bytes) in groups.iter_mut().enumerate() {
                     *bytes = V::load_bytes(weights.add(32 + group * 64));
                 }
+                let mut starts = [V::splat_i32(0); M];
                 for row in 0..M {
-                    let quants = inputs.quants.add(row * BLOCK);
-                    let mut sum = V::offset_u8(inputs.sum(row));
-                    for (group, bytes) in groups.iter().enumerate() {
-                        sum = V::dot_u8(sum, *bytes, quants.add(4 * group));
-                    }
+                    starts[row] = V::offset_u8(inputs.sum(row));
+                }
+                let sums = V::dot_wide_groups::<M, 8>(starts, &groups, inputs.quants);
+                for row in 0..M {
                     let scale = V::mul(scale, V::splat(*inputs.scales.add(row)));
-                    totals[row] = V::fma(V::to_f32(sum), scale, totals[row]);
+                    totals[row] = V::fma(V::to_f32(sums[row]), scale, totals[row]);
                 }
                 inputs.next::<M>();
                 weights = weights.add(544);
@@ -235,6 +223,21 @@ impl Format for Q4K {
     }
 }
 
+/// Four groups of nibbles from `first` on with their two upper bits.
+#[inline(always)]
+unsafe fn sixes<V: Simd>(nibbles: &[V::I32; 8], first: usize, upper: *const u8) -> [V::I32; 4] {
+    // SAFETY: the caller has 64 bytes there.
+    unsafe {
+        let bits = V::load_bytes(upper);
+        [
+            V::or(nibbles[first], V::two_bits_high::<0>(bits)),
+            V::or(nibbles[first + 1], V::two_bits_high::<1>(bits)),
+            V::or(nibbles[first + 2], V::two_bits_high::<2>(bits)),
+            V::or(nibbles[first + 3], V::two_bits_high::<3>(bits)),
+        ]
+    }
+}
+
 /// 6-bit integers around 32 in groups of 16 with scales of their own.
 pub(super) struct Q6K;
 
@@ -255,20 +258,18 @@ impl Format for Q6K {
                 for _ in 0..8 {
                     let low_scale = V::mul(scale, V::load_i8(weights.cast()));
                     let high_scale = V::mul(scale, V::load_i8(weights.add(16).cast()));
-                    let mut groups = nibbles::<V>(weights.add(32));
-                    for half in 0..2 {
-                        let bits = V::load_bytes(weights.add(288 + half * 64));
-                        groups[4 * half] = V::or(groups[4 * half], V::two_bits_high::<0>(bits));
-                        groups[4 * half + 1] = V::or(groups[4 * half + 1], V::two_bits_high::<1>(bits));
-                        groups[4 * half + 2] = V::or(groups[4 * half + 2], V::two_bits_high::<2>(bits));
-                        groups[4 * half + 3] = V::or(groups[4 * half + 3], V::two_bits_high::<3>(bits));
-                    }
+                    let nibbles = nibbles::<V>(weights.add(32));
+                    let (mut low, mut high) = ([V::splat_i32(0); M], [V::splat_i32(0); M]);
                     for row in 0..M {
-                        let quants = inputs.quants.add(row * BLOCK);
-                        let low = V::splat_i32(-32 * *inputs.sums.add(2 * row));
-                        let low = V::to_f32(dot::<V, 0, 4>(low, &groups, quants));
-                        let high = V::splat_i32(-32 * *inputs.sums.add(2 * row + 1));
-                        let high = V::to_f32(dot::<V, 4, 8>(high, &groups, quants));
+                        low[row] = V::splat_i32(-32 * *inputs.sums.add(2 * row));
+                        high[row] = V::splat_i32(-32 * *inputs.sums.add(2 * row + 1));
+                    }
+                    let groups = sixes::<V>(&nibbles, 0, weights.add(288));
+                    let low = V::dot_groups::<M, 4, 63>(low, &groups, inputs.quants);
+                    let groups = sixes::<V>(&nibbles, 4, weights.add(352));
+                    let high = V::dot_groups::<M, 4, 63>(high, &groups, inputs.quants.add(16));
+                    for row in 0..M {
+                        let (low, high) = (V::to_f32(low[row]), V::to_f32(high[row]));
                         let value = V::fma(low, low_scale, V::mul(high, high_scale));
                         totals[row] = V::fma(value, V::splat(*inputs.scales.add(row)), totals[row]);
                     }
@@ -295,27 +296,27 @@ impl Format for BrainFloats {
         unsafe {
             let pairs = activations.columns / 2;
             let inputs = activations.pairs.as_ptr().add(tile.first * pairs);
-            // Two sums per row: one alone would wait for itself.
-            let (mut even, mut odd) = ([V::splat(0.0); M], [V::splat(0.0); M]);
-            for two in 0..pairs / 2 {
-                let (first, second) = (
-                    V::load_bytes(weights.add(two * 128)),
-                    V::load_bytes(weights.add(two * 128 + 64)),
-                );
-                let inputs = inputs.add(two * 2 * M);
-                for row in 0..M {
-                    even[row] = V::dot_bf16(even[row], first, *inputs.add(row));
-                    odd[row] = V::dot_bf16(odd[row], second, *inputs.add(M + row));
+            let mut sums = [[V::splat(0.0); M]; 2];
+            for first in 0..pairs / V::BF16_SUMS {
+                for sum in 0..V::BF16_SUMS {
+                    let pair = first * V::BF16_SUMS + sum;
+                    let weights = V::load_bytes(weights.add(pair * 64));
+                    for row in 0..M {
+                        sums[sum][row] = V::dot_bf16(sums[sum][row], weights, *inputs.add(pair * M + row));
+                    }
                 }
             }
-            if pairs % 2 == 1 {
+            if pairs % V::BF16_SUMS == 1 {
                 let last = V::load_bytes(weights.add((pairs - 1) * 64));
                 for row in 0..M {
-                    even[row] = V::dot_bf16(even[row], last, *inputs.add((pairs - 1) * M + row));
+                    sums[0][row] = V::dot_bf16(sums[0][row], last, *inputs.add((pairs - 1) * M + row));
                 }
             }
-            for row in 0..M {
-                even[row] = V::add(even[row], odd[row]);
+            let [mut even, odd] = sums;
+            if V::BF16_SUMS == 2 {
+                for row in 0..M {
+                    even[row] = V::add(even[row], odd[row]);
+                }
             }
             even
         }
@@ -362,26 +363,14 @@ unsafe fn float_product<V: Simd, C: Column, const M: usize>(
     // SAFETY: the caller's promise.
     unsafe {
         let inputs = activations.floats.as_ptr().add(tile.first * activations.columns);
-        let (mut even, mut odd) = ([V::splat(0.0); M], [V::splat(0.0); M]);
-        for two in 0..columns / 2 {
-            let first = C::load::<V>(weights.add(2 * two * C::BYTES));
-            let second = C::load::<V>(weights.add((2 * two + 1) * C::BYTES));
-            let inputs = inputs.add(2 * two * M);
+        let mut sums = [V::splat(0.0); M];
+        for column in 0..columns {
+            let weights = C::load::<V>(weights.add(column * C::BYTES));
             for row in 0..M {
-                even[row] = V::fma(first, V::splat(*inputs.add(row)), even[row]);
-                odd[row] = V::fma(second, V::splat(*inputs.add(M + row)), odd[row]);
+                sums[row] = V::fma(weights, V::splat(*inputs.add(column * M + row)), sums[row]);
             }
         }
-        if columns % 2 == 1 {
-            let last = C::load::<V>(weights.add((columns - 1) * C::BYTES));
-            for row in 0..M {
-                even[row] = V::fma(last, V::splat(*inputs.add((columns - 1) * M + row)), even[row]);
-            }
-        }
-        for row in 0..M {
-            even[row] = V::add(even[row], odd[row]);
-        }
-        even
+        sums
     }
 }
 

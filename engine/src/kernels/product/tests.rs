@@ -104,7 +104,7 @@ proptest! {
         for element_type in ElementType::ALL {
             let columns = blocks * element_type.block_elements().max(32);
             let (bytes, inputs) = case(element_type, seed, [rows, columns, batch]);
-            let stored = StoredTensor { element_type, rows, columns, bytes: &bytes };
+            let stored = StoredTensor { element_type, rows, columns, bytes: bytes.as_slice().into() };
             let matrix = PackedMatrix::from_tensor(&stored, 1);
             let expected = reference(&stored, &inputs);
             let scalar = product(&matrix, &inputs, InstructionSet::Scalar, &[]);
@@ -129,7 +129,7 @@ proptest! {
     fn a_row_has_the_same_products_alone_and_in_a_batch(seed in any::<u64>(), batch in 2_usize..20) {
         for element_type in ElementType::ALL {
             let (bytes, inputs) = case(element_type, seed, [40, 256, batch]);
-            let stored = StoredTensor { element_type, rows: 40, columns: 256, bytes: &bytes };
+            let stored = StoredTensor { element_type, rows: 40, columns: 256, bytes: bytes.as_slice().into() };
             let matrix = PackedMatrix::from_tensor(&stored, 1);
             for set in InstructionSet::available() {
                 let together = product(&matrix, &inputs, *set, &[]);
@@ -150,7 +150,7 @@ fn odd_columns_of_floats_are_all_multiplied() {
             element_type,
             rows: 17,
             columns: 31,
-            bytes: &bytes,
+            bytes: bytes.as_slice().into(),
         };
         let matrix = PackedMatrix::from_tensor(&stored, 1);
         for set in InstructionSet::available() {
@@ -173,7 +173,7 @@ fn a_bias_is_added_and_accumulation_keeps_what_was_there() {
         element_type: ElementType::Q8_0,
         rows: 20,
         columns: 64,
-        bytes: &bytes,
+        bytes: bytes.as_slice().into(),
     };
     let matrix = PackedMatrix::from_tensor(&stored, 1);
     let mut bias = vec![0.0; 32];
@@ -214,7 +214,7 @@ fn a_gated_product_is_the_gate_of_one_times_the_other() {
                     element_type: ElementType::F32,
                     rows: 48,
                     columns: 64,
-                    bytes: &bytes,
+                    bytes: bytes.as_slice().into(),
                 };
                 PackedMatrix::from_tensor(&stored, 1)
             })

@@ -1,6 +1,5 @@
 //! From a resolved source to an engine.
 
-use std::fs::File;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
@@ -10,13 +9,13 @@ use lem_engine::{
     decoder::{Decoder, DecoderConfiguration, SourceConventions},
     sampler::SamplerScratch,
     scheduler::Scheduler,
-    source::{FileSource, MemorySource, WeightFile},
+    source::{FileSource, WeightFile},
     tensor::{ElementType, TensorSource},
 };
-use memmap2::Mmap;
 
-use super::{NativeEngine, limits};
-use crate::engine::architecture::{Architecture, expected_tensors};
+use super::synthetic::SyntheticSource;
+use super::{MappedFile, NativeEngine, limits};
+use crate::engine::architecture::Architecture;
 use crate::engine::files;
 use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
 use crate::engine::source::{ResolvedModel, SafetensorsFiles};
@@ -110,7 +109,6 @@ impl NativeEngine {
             tokenizer: known.tokenizer,
             end_of_sequence: known.end_of_sequence,
             batch: Batch::default(),
-            samplers: Vec::new(),
             scratch: SamplerScratch::default(),
             chosen: Vec::new(),
             steps: 0,
@@ -152,19 +150,11 @@ fn floats(requested: Option<WeightType>, origin: &str) -> Result<Option<ElementT
     }
 }
 
-fn map(path: &Path) -> Result<Mmap, EngineError> {
-    let failed = |source| EngineError::ReadFile {
-        path: path.to_owned(),
+fn map(path: &Path) -> Result<MappedFile, EngineError> {
+    MappedFile::open(path).map_err(|source| EngineError::ReadFile {
+        path: path.to_path_buf(),
         source,
-    };
-    let file = File::open(path).map_err(failed)?;
-    #[expect(
-        unsafe_code,
-        reason = "the file is mapped; nothing else writes it while it is loaded"
-    )]
-    // SAFETY: the map is only read. A file that another process shortened meanwhile would end this process with a bus
-    // error, not corrupt its memory.
-    unsafe { Mmap::map(&file) }.map_err(failed)
+    })
 }
 
 fn architecture_error(origin: &str) -> impl Fn(lem_engine::architecture::ArchitectureError) -> EngineError {
@@ -196,7 +186,9 @@ fn gguf(path: &PathBuf, requested: Option<WeightType>) -> Result<NativeEngine, E
         tensors: &header.tensors,
         bytes: &bytes,
     };
-    let source = FileSource::gguf(&architecture, file).map_err(tensors_error(&origin))?;
+    let source = FileSource::gguf(&architecture, file)
+        .map_err(tensors_error(&origin))?
+        .on_release(|_, range| bytes.give_back(range));
     let known = Known {
         tokenizer: Some(
             TextTokenizer::from_gguf(&header, &origin).map_err(|source| EngineError::Tokenizer { source })?,
@@ -217,7 +209,7 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
     let origin = path.display().to_string();
     let configuration = files::read(path)?;
     let architecture = Architecture::from_configuration(&configuration).map_err(architecture_error(&origin))?;
-    let maps: Vec<Mmap> = model.weights.iter().map(|path| map(path)).collect::<Result<_, _>>()?;
+    let maps: Vec<MappedFile> = model.weights.iter().map(|path| map(path)).collect::<Result<_, _>>()?;
     let mut headers = Vec::new();
     for (path, bytes) in model.weights.iter().zip(&maps) {
         let header = validate_safetensors(&mut Cursor::new(bytes), bytes.len() as u64);
@@ -231,7 +223,9 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
         tensors: &header.tensors,
         bytes,
     });
-    let source = FileSource::safetensors(&architecture, weights.collect()).map_err(tensors_error(&origin))?;
+    let source = FileSource::safetensors(&architecture, weights.collect())
+        .map_err(tensors_error(&origin))?
+        .on_release(|file, range| maps[file].give_back(range));
     let known = Known {
         tokenizer: Some(
             TextTokenizer::from_file(&model.tokenizer).map_err(|source| EngineError::Tokenizer { source })?,
@@ -261,29 +255,18 @@ fn synthetic(
         Some(WeightType::Q4_0) => ElementType::Q4_0,
         Some(WeightType::Q8_0) => ElementType::Q8_0,
     };
-    let failed = |source| EngineError::Load {
-        origin: name.to_owned(),
-        source,
-    };
-    let mut source = MemorySource::default();
-    let mut records = Vec::new();
-    for expected in expected_tensors(architecture) {
-        // Vectors stay floats, as in files.
-        let stored = if expected.shape.len() == 2 {
-            element_type
-        } else {
-            ElementType::F32
-        };
-        let bytes = crate::engine::candle::generate(architecture, &expected, seed, stored).map_err(failed)?;
-        records.push(TensorRecord {
-            name: expected.name.clone(),
-            shape: expected.shape.clone(),
-            element_type: stored.name().to_owned(),
-            bytes: bytes.len() as u64,
-            offset: 0,
+    let source = SyntheticSource::new(architecture, seed, element_type);
+    if let Some(odd) = source.odd_rows() {
+        return Err(EngineError::WeightType {
+            what: format!("{name}, whose {} has rows of {} elements,", odd.name, odd.shape[1]),
+            dtype: element_type.name(),
         });
-        source.insert(expected.name, stored, &expected.shape, bytes);
     }
+    let records = source
+        .tensors
+        .values()
+        .map(|expected| source.record(expected))
+        .collect();
     let known = Known {
         origin: name.to_owned(),
         architecture: architecture.clone(),

@@ -1,8 +1,9 @@
 use lem_crds::experiment::{ContinuousBatching, StaticBatching};
 
 use super::*;
+use crate::engine::greedy_reference::{OUTPUT_TOKENS, cases, model_file};
 use crate::engine::source::{ModelSource, SyntheticShape};
-use crate::engine::{DeviceChoice, Implementation, LoadRequest, Sampling, WeightType, load};
+use crate::engine::{ComputePrecision, DeviceChoice, Implementation, LoadRequest, Sampling, WeightType, load};
 use crate::flops::architecture_flops;
 
 fn engine(dtype: WeightType, implementation: Implementation) -> Box<dyn Engine> {
@@ -81,6 +82,48 @@ fn greedy_tokens_are_those_of_candle_for_f32() {
         &requests,
     );
     assert_eq!(ours, candle);
+}
+
+fn smollm2(dtype: Option<WeightType>) -> Option<Box<dyn Engine>> {
+    let path = model_file()?;
+    let request = LoadRequest {
+        source: ModelSource::Directory { path },
+        device: DeviceChoice::Cpu,
+        dtype,
+        implementation: Implementation::Lem,
+    };
+    Some(load(&request).unwrap())
+}
+
+#[test]
+fn the_dequantised_model_generates_the_reference_token_for_token_alone_and_among_others() {
+    let Some(mut engine) = smollm2(Some(WeightType::F32)) else {
+        return;
+    };
+    assert_eq!(engine.description().compute_precision, ComputePrecision::Fp32);
+    let cases = cases();
+    assert_eq!(cases.len(), 20);
+    let requests: Vec<SequenceRequest> = (0..).zip(&cases).map(|(id, case)| case.request(id)).collect();
+    // Chunked prompts, prefixes that several prompts share, and sequences that come and go.
+    for batching in [one_at_a_time(), continuous(PrefixCaching::PerWindow)] {
+        let output = run(engine.as_mut(), batching, &requests);
+        for (case, output) in cases.iter().zip(output) {
+            assert_eq!(output, case.output, "continuation of {:?}", case.text);
+        }
+    }
+}
+
+#[test]
+fn the_quantised_model_leaves_the_reference_only_where_two_tokens_are_nearly_tied() {
+    let Some(mut engine) = smollm2(None) else { return };
+    assert_eq!(engine.description().quantisation.as_deref(), Some("Q4_1"));
+    let cases = cases();
+    let requests: Vec<SequenceRequest> = (0..).zip(&cases).map(|(id, case)| case.request(id)).collect();
+    let output = run(engine.as_mut(), continuous(PrefixCaching::Disabled), &requests);
+    for (case, output) in cases.iter().zip(output) {
+        assert_eq!(output.len(), OUTPUT_TOKENS as usize);
+        case.assert_leaves_at_a_near_tie(&output);
+    }
 }
 
 #[test]
