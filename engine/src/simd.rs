@@ -44,9 +44,8 @@ pub(crate) trait Simd: Copy {
 
     /// Rows of activations that a product keeps in registers.
     const TILE: usize;
-    /// Sums of each output that a product of brain floats keeps, 1 or 2: as many as hide the latency of
-    /// [`Simd::dot_bf16`] in one row and leave registers for a tile.
-    const BF16_SUMS: usize;
+    /// Whether [`Simd::dot_bf16`] is an instruction. Products widen weights and multiply floats without it.
+    const NATIVE_BF16: bool;
 
     /// All lanes `value`.
     unsafe fn splat(value: f32) -> Self::F32;
@@ -117,8 +116,18 @@ pub(crate) trait Simd: Copy {
     unsafe fn offset_u8(sum: i32) -> Self::I32;
     /// Integers as floats.
     unsafe fn to_f32(a: Self::I32) -> Self::F32;
+    /// The two brain floats of each lane, that of the low half first.
+    unsafe fn widen_bf16(weights: Self::I32) -> [Self::F32; 2];
     /// Adds to each lane the dot product of its two brain floats with the two in `pair`.
-    unsafe fn dot_bf16(sum: Self::F32, weights: Self::I32, pair: u32) -> Self::F32;
+    #[inline(always)]
+    unsafe fn dot_bf16(sum: Self::F32, weights: Self::I32, pair: u32) -> Self::F32 {
+        // SAFETY: the same contract.
+        unsafe {
+            let [low, high] = Self::widen_bf16(weights);
+            let sum = Self::fma(low, Self::splat(f32::from_bits(pair << 16)), sum);
+            Self::fma(high, Self::splat(f32::from_bits(pair & 0xffff_0000)), sum)
+        }
+    }
 }
 
 /// Raises e to each lane. Relative error below 2e-7 between -87 and 88; clamped beyond.

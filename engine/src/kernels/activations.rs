@@ -13,7 +13,7 @@ pub(crate) const BLOCK: usize = 32;
 pub(crate) enum Kind {
     /// 8-bit integers in blocks of 32 with a scale, for quantised weights.
     Integers,
-    /// Pairs of brain floats, for BF16 weights.
+    /// Rounded to brain floats, for BF16 weights.
     BrainFloats,
     /// As they are, for F32 and F16 weights.
     Floats,
@@ -105,7 +105,8 @@ fn tile_of(row: usize, rows: usize, largest: usize) -> Tile {
 /// Rows of activations. A tile of `m` rows from row `f` on lies at `f * columns` of each array, as
 ///
 /// * `quants`: `[columns / 32][m][32]`, `scales`: `[columns / 32][m]`, `sums` of 16 quants each: `[columns / 32][m][2]`
-/// * `pairs`: `[columns / 2][m]`, the even column in the low half
+/// * `pairs`: `[columns / 2][m]` brain floats, the even column in the low half; where the CPU has no instruction for
+///   these, `[columns][m]` floats with the values of brain floats
 /// * `floats`: `[columns][m]`
 #[derive(Debug)]
 pub(crate) struct Activations {
@@ -139,7 +140,7 @@ impl Activations {
             quants: vec![0; elements(Kind::Integers, 1)],
             scales: vec![0.0; elements(Kind::Integers, BLOCK)],
             sums: vec![0; elements(Kind::Integers, BLOCK / 2)],
-            pairs: vec![0; elements(Kind::BrainFloats, 2)],
+            pairs: vec![0; elements(Kind::BrainFloats, 1)],
             floats: vec![0.0; elements(Kind::Floats, 1)],
         }
     }
@@ -219,7 +220,14 @@ pub(crate) unsafe fn write_columns<V: Simd>(
                 );
             }
         }
-        if writer.kinds.has(Kind::BrainFloats) {
+        if writer.kinds.has(Kind::BrainFloats) && !V::NATIVE_BF16 {
+            let to = writer.pairs.at(base + from * m + within);
+            for column in 0..count.next_multiple_of(2) {
+                let value = if column < count { *values.add(column) } else { 0.0 };
+                *to.add(column * m) = brain_float(value) << 16;
+            }
+        }
+        if writer.kinds.has(Kind::BrainFloats) && V::NATIVE_BF16 {
             let to = writer.pairs.at(base / 2 + from / 2 * m + within);
             for pair in 0..count.div_ceil(2) {
                 let second = if 2 * pair + 1 < count {

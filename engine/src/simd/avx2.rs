@@ -46,7 +46,7 @@ impl Simd for Avx2 {
     type I32 = Integers;
 
     const TILE: usize = 4;
-    const BF16_SUMS: usize = 1;
+    const NATIVE_BF16: bool = false;
 
     #[inline(always)]
     unsafe fn splat(value: f32) -> Floats {
@@ -329,18 +329,14 @@ impl Simd for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn dot_bf16(sum: Floats, weights: Integers, pair: u32) -> Floats {
+    unsafe fn widen_bf16(weights: Integers) -> [Floats; 2] {
         // SAFETY: see `splat`.
         unsafe {
-            let first = _mm256_set1_ps(f32::from_bits(pair << 16));
-            let second = _mm256_set1_ps(f32::from_bits(pair & 0xffff_0000));
             let upper = _mm256_set1_epi32(0xffff_0000_u32.cast_signed());
-            let low = each!(weights, |half| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(half)));
-            let high = each!(weights, |half| _mm256_castsi256_ps(_mm256_and_si256(half, upper)));
-            (
-                _mm256_fmadd_ps(high.0, second, _mm256_fmadd_ps(low.0, first, sum.0)),
-                _mm256_fmadd_ps(high.1, second, _mm256_fmadd_ps(low.1, first, sum.1)),
-            )
+            [
+                each!(weights, |half| _mm256_castsi256_ps(_mm256_slli_epi32::<16>(half))),
+                each!(weights, |half| _mm256_castsi256_ps(_mm256_and_si256(half, upper))),
+            ]
         }
     }
 }

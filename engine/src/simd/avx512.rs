@@ -25,13 +25,13 @@ pub(crate) struct Avx512;
 pub(crate) struct Avx512Bf16;
 
 macro_rules! implement {
-    ($name:ident, $dot_bf16:ident, $bf16_sums:literal) => {
+    ($name:ident, $native_bf16:literal $(, $dot_bf16:item)?) => {
         impl Simd for $name {
             type F32 = __m512;
             type I32 = __m512i;
 
             const TILE: usize = 8;
-            const BF16_SUMS: usize = $bf16_sums;
+            const NATIVE_BF16: bool = $native_bf16;
 
             #[inline(always)]
             unsafe fn splat(value: f32) -> __m512 {
@@ -241,38 +241,35 @@ macro_rules! implement {
             }
 
             #[inline(always)]
-            unsafe fn dot_bf16(sum: __m512, weights: __m512i, pair: u32) -> __m512 {
+            unsafe fn widen_bf16(weights: __m512i) -> [__m512; 2] {
                 // SAFETY: see `splat`.
-                unsafe { $dot_bf16(sum, weights, pair) }
+                unsafe {
+                    let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
+                    [
+                        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(weights)),
+                        _mm512_castsi512_ps(_mm512_and_si512(weights, upper)),
+                    ]
+                }
             }
+
+            $(
+                #[inline(always)]
+                $dot_bf16
+            )?
         }
     };
 }
 
-implement!(Avx512, dot_widened, 1);
-implement!(Avx512Bf16, dot_native, 2);
-
-/// Without the instruction: the halves of each lane as floats, low half first.
-#[inline(always)]
-unsafe fn dot_widened(sum: __m512, weights: __m512i, pair: u32) -> __m512 {
-    // SAFETY: the caller's CPU has AVX-512.
-    unsafe {
-        let low = _mm512_castsi512_ps(_mm512_slli_epi32::<16>(weights));
-        let high = _mm512_castsi512_ps(_mm512_and_si512(
-            weights,
-            _mm512_set1_epi32(0xffff_0000_u32.cast_signed()),
-        ));
-        let sum = _mm512_fmadd_ps(low, _mm512_set1_ps(f32::from_bits(pair << 16)), sum);
-        _mm512_fmadd_ps(high, _mm512_set1_ps(f32::from_bits(pair & 0xffff_0000)), sum)
+implement!(Avx512, false);
+implement!(
+    Avx512Bf16,
+    true,
+    unsafe fn dot_bf16(sum: __m512, weights: __m512i, pair: u32) -> __m512 {
+        // SAFETY: the caller's CPU has AVX-512 BF16; the types differ only in name.
+        unsafe {
+            let pair: __m512bh = std::mem::transmute(_mm512_set1_epi32(pair.cast_signed()));
+            let weights: __m512bh = std::mem::transmute(weights);
+            _mm512_dpbf16_ps(sum, weights, pair)
+        }
     }
-}
-
-#[inline(always)]
-unsafe fn dot_native(sum: __m512, weights: __m512i, pair: u32) -> __m512 {
-    // SAFETY: the caller's CPU has AVX-512 BF16; the types differ only in name.
-    unsafe {
-        let pair: __m512bh = std::mem::transmute(_mm512_set1_epi32(pair.cast_signed()));
-        let weights: __m512bh = std::mem::transmute(weights);
-        _mm512_dpbf16_ps(sum, weights, pair)
-    }
-}
+);

@@ -37,7 +37,7 @@ impl Simd for Scalar {
     type I32 = Integers;
 
     const TILE: usize = 4;
-    const BF16_SUMS: usize = 1;
+    const NATIVE_BF16: bool = false;
 
     unsafe fn splat(value: f32) -> Floats {
         [value; LANES]
@@ -190,15 +190,7 @@ impl Simd for Scalar {
         a.map(|lane| lane as f32)
     }
 
-    unsafe fn dot_bf16(sum: Floats, weights: Integers, pair: u32) -> Floats {
-        let halves = |bits: u32| {
-            let low = bf16::from_bits((bits & 0xffff) as u16).to_f32();
-            (low, bf16::from_bits((bits >> 16) as u16).to_f32())
-        };
-        let (first, second) = halves(pair);
-        std::array::from_fn(|lane| {
-            let (low, high) = halves(weights[lane].cast_unsigned());
-            high.mul_add(second, low.mul_add(first, sum[lane]))
-        })
+    unsafe fn widen_bf16(weights: Integers) -> [Floats; 2] {
+        [0, 16].map(|shift| weights.map(|lane| bf16::from_bits((lane.cast_unsigned() >> shift) as u16).to_f32()))
     }
 }

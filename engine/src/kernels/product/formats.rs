@@ -294,32 +294,64 @@ impl Format for BrainFloats {
     ) -> [V::F32; M] {
         // SAFETY: the caller's promise.
         unsafe {
-            let pairs = activations.columns / 2;
-            let inputs = activations.pairs.as_ptr().add(tile.first * pairs);
-            let mut sums = [[V::splat(0.0); M]; 2];
-            for first in 0..pairs / V::BF16_SUMS {
-                for sum in 0..V::BF16_SUMS {
-                    let pair = first * V::BF16_SUMS + sum;
-                    let weights = V::load_bytes(weights.add(pair * 64));
-                    for row in 0..M {
-                        sums[sum][row] = V::dot_bf16(sums[sum][row], weights, *inputs.add(pair * M + row));
-                    }
-                }
+            if V::NATIVE_BF16 {
+                brain_float_product::<V, M>(weights, activations, tile)
+            } else {
+                widened_product::<V, M>(weights, activations, tile)
             }
-            if pairs % V::BF16_SUMS == 1 {
-                let last = V::load_bytes(weights.add((pairs - 1) * 64));
-                for row in 0..M {
-                    sums[0][row] = V::dot_bf16(sums[0][row], last, *inputs.add((pairs - 1) * M + row));
-                }
-            }
-            let [mut even, odd] = sums;
-            if V::BF16_SUMS == 2 {
-                for row in 0..M {
-                    even[row] = V::add(even[row], odd[row]);
-                }
-            }
-            even
         }
+    }
+}
+
+/// Pairs at a time: two sums hide the instruction's latency in one row and leave registers for a tile.
+#[inline(always)]
+unsafe fn brain_float_product<V: Simd, const M: usize>(
+    weights: *const u8,
+    activations: &Activations,
+    tile: Tile,
+) -> [V::F32; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let pairs = activations.columns / 2;
+        let inputs = activations.pairs.as_ptr().add(tile.first * pairs);
+        let mut sums = [[V::splat(0.0); M]; 2];
+        for first in (0..pairs).step_by(2) {
+            for (pair, sums) in (first..pairs.min(first + 2)).zip(&mut sums) {
+                let weights = V::load_bytes(weights.add(pair * 64));
+                for row in 0..M {
+                    sums[row] = V::dot_bf16(sums[row], weights, *inputs.add(pair * M + row));
+                }
+            }
+        }
+        let [mut even, odd] = sums;
+        for row in 0..M {
+            even[row] = V::add(even[row], odd[row]);
+        }
+        even
+    }
+}
+
+/// The weights as floats, for all rows of the tile at once.
+#[inline(always)]
+unsafe fn widened_product<V: Simd, const M: usize>(
+    weights: *const u8,
+    activations: &Activations,
+    tile: Tile,
+) -> [V::F32; M] {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let columns = activations.columns;
+        let inputs = activations.pairs.as_ptr().cast::<f32>().add(tile.first * columns);
+        let mut sums = [V::splat(0.0); M];
+        for pair in 0..columns / 2 {
+            let [low, high] = V::widen_bf16(V::load_bytes(weights.add(pair * 64)));
+            let inputs = inputs.add(2 * pair * M);
+            for row in 0..M {
+                let sum = V::fma(low, V::splat(*inputs.add(row)), sums[row]);
+                sums[row] = V::fma(high, V::splat(*inputs.add(M + row)), sum);
+            }
+        }
+        sums
     }
 }
 
