@@ -201,7 +201,11 @@ impl Decoder {
 
     /// The type of most weights.
     pub fn dominant_type(&self) -> ElementType {
-        dominant_type(self.weights.matrices().map(|matrix| (matrix.element_type, matrix.elements())))
+        dominant_type(
+            self.weights
+                .matrices()
+                .map(|matrix| (matrix.element_type, matrix.elements())),
+        )
     }
 
     /// Work of all steps so far.

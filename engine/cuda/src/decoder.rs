@@ -46,7 +46,6 @@ pub enum ForwardError<E: std::error::Error + 'static> {
 }
 
 /// A model on a device.
-#[derive(Debug)]
 pub struct Decoder<B: Backend> {
     // Dropped before the backend: recordings and memory are of its context.
     recordings: Recordings<B::Graph>,
@@ -62,6 +61,16 @@ pub struct Decoder<B: Backend> {
     cost: StepCost,
     counts: StepCounts,
     recording: bool,
+}
+
+impl<B: Backend> std::fmt::Debug for Decoder<B> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Decoder")
+            .field("limits", &self.limits)
+            .field("counts", &self.counts)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A model on an NVIDIA GPU.

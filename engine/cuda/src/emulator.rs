@@ -212,7 +212,7 @@ impl Backend for EmulatorBackend {
     fn launch<K: Kernel>(&mut self, grid: [u32; 3], shared: usize, arguments: &K) -> Result<(), Infallible> {
         let arguments = *arguments;
         self.submit(Box::new(move |emulator| {
-            emulator.launch(grid, shared as u32, &arguments)
+            emulator.launch(grid, shared as u32, &arguments);
         }));
         Ok(())
     }
@@ -238,7 +238,9 @@ impl Backend for EmulatorBackend {
 
     fn replay(&mut self, graph: &Self::Graph) -> Result<(), Infallible> {
         self.replayed.fetch_add(1, Ordering::Relaxed);
-        graph.iter().for_each(|launch| launch(&self.emulator));
+        for launch in graph {
+            launch(&self.emulator);
+        }
         Ok(())
     }
 }

@@ -16,7 +16,11 @@ impl<B: Backend> Decoder<B> {
     ///
     /// # Panics
     /// There are not as many choices as sampled rows.
-    pub fn choose(&mut self, batch: &Batch, choices: &[UnfilteredChoice]) -> Result<Vec<Option<u32>>, ForwardError<B::Error>> {
+    pub fn choose(
+        &mut self,
+        batch: &Batch,
+        choices: &[UnfilteredChoice],
+    ) -> Result<Vec<Option<u32>>, ForwardError<B::Error>> {
         assert_eq!(choices.len(), batch.sampled_rows(), "one choice for each sampled row");
         self.compute(batch)?;
         if choices.is_empty() {

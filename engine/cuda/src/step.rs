@@ -128,6 +128,12 @@ impl Step {
         }
     }
 
+    /// Bytes that a step of so many decoding rows takes at most.
+    pub(crate) const fn decoding_bytes(rows: usize, context_length: usize) -> usize {
+        // Token, position, slot, sampled row, and the three words of a decoding row.
+        4 * rows * (7 + context_length.div_ceil(BLOCK_POSITIONS))
+    }
+
     /// The words as they are uploaded.
     pub(crate) fn bytes(&self) -> Vec<u8> {
         self.words.iter().flat_map(|word| word.to_le_bytes()).collect()

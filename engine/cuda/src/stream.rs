@@ -34,6 +34,19 @@ pub struct CudaMemory {
     stream: Arc<CudaStream>,
 }
 
+/// Recorded launches.
+pub struct Recording(CudaGraph);
+
+#[expect(unsafe_code, reason = "the driver is a C library")]
+// SAFETY: a graph is of no thread, but may not be used by two at once: only a `&mut` backend replays it.
+unsafe impl Send for Recording {}
+
+impl std::fmt::Debug for Recording {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("Recording")
+    }
+}
+
 impl Memory for CudaMemory {
     fn address(&self) -> Address {
         self.slice.device_ptr(&self.stream).0
@@ -62,7 +75,7 @@ impl CudaBackend {
             && let Some(kernel) = kernels.get(<crate::kernels::AttendPrefill as Kernel>::NAME)
         {
             let attribute = sys::CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            kernel.set_attribute(attribute, shared as i32)?;
+            kernel.set_attribute(attribute, i32::try_from(shared).unwrap_or(i32::MAX))?;
         }
         Ok(Self {
             products: Products::new(&device.stream)?,
@@ -90,7 +103,7 @@ impl CudaBackend {
 impl Backend for CudaBackend {
     type Error = DeviceError;
     type Memory = CudaMemory;
-    type Graph = CudaGraph;
+    type Graph = Recording;
 
     fn allocate(&self, bytes: usize) -> Result<CudaMemory, DeviceError> {
         // SAFETY: bytes of any value are bytes; kernels read nothing that was not written, or drop it.
@@ -147,7 +160,7 @@ impl Backend for CudaBackend {
         Ok(self.device.stream.begin_capture(mode)?)
     }
 
-    fn end_recording(&mut self) -> Result<CudaGraph, DeviceError> {
+    fn end_recording(&mut self) -> Result<Recording, DeviceError> {
         let flags = sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH;
         let graph = self
             .device
@@ -155,10 +168,10 @@ impl Backend for CudaBackend {
             .end_capture(flags)?
             .ok_or(DeviceError::EmptyRecording)?;
         graph.upload()?;
-        Ok(graph)
+        Ok(Recording(graph))
     }
 
-    fn replay(&mut self, graph: &CudaGraph) -> Result<(), DeviceError> {
-        Ok(graph.launch()?)
+    fn replay(&mut self, recording: &Recording) -> Result<(), DeviceError> {
+        Ok(recording.0.launch()?)
     }
 }

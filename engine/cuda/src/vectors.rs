@@ -35,8 +35,7 @@ impl Vectors {
         }
         let address = self.base + self.bytes.len() as u64;
         self.bytes.extend(values.iter().flat_map(|value| value.to_le_bytes()));
-        self.bytes
-            .resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
+        self.bytes.resize(self.bytes.len().next_multiple_of(ALIGNMENT), 0);
         address
     }
 
@@ -78,7 +77,9 @@ impl<M: Memory> Rope<M> {
     pub(crate) fn cover<B: Backend<Memory = M>>(&mut self, backend: &mut B, positions: usize) -> Result<(), B::Error> {
         self.tables.iter_mut().for_each(|table| table.cover(positions));
         let angles = self.tables.iter().map(RopeTable::angles);
-        let bytes = angles.map(|(cosines, sines)| padded_bytes(cosines) + padded_bytes(sines)).sum();
+        let bytes = angles
+            .map(|(cosines, sines)| padded_bytes(cosines) + padded_bytes(sines))
+            .sum();
         self.memory = backend.allocate(bytes)?;
         let mut vectors = Vectors::new(self.memory.address(), bytes);
         let angles = self.tables.iter().map(RopeTable::angles);

@@ -123,13 +123,16 @@ impl Placement {
     }
 }
 
+/// Weights on a device, and their description on the host.
+type Loaded<M> = (DeviceWeights<M>, HostWeights<DeviceMatrix>);
+
 /// Brings a model to a device; also says what a step costs.
 pub(crate) fn load<B: Backend>(
     backend: &mut B,
     architecture: &Architecture,
     source: &dyn TensorSource,
     configuration: &DecoderConfiguration,
-) -> Result<(DeviceWeights<B::Memory>, HostWeights<DeviceMatrix>), ForwardError<B::Error>> {
+) -> Result<Loaded<B::Memory>, ForwardError<B::Error>> {
     // Once for the extents alone, so that there is one allocation, and once for the bytes.
     let extent = RefCell::new(Placement::default());
     HostWeights::load::<ForwardError<B::Error>>(
@@ -228,11 +231,7 @@ fn vector_bytes(host: &HostWeights<DeviceMatrix>) -> usize {
     host.layers.iter().map(of_layer).sum::<usize>() + padded_bytes(&host.norm)
 }
 
-fn device_layer(
-    architecture: &Architecture,
-    layer: &Layer<DeviceMatrix>,
-    vectors: &mut Vectors,
-) -> DeviceLayer {
+fn device_layer(architecture: &Architecture, layer: &Layer<DeviceMatrix>, vectors: &mut Vectors) -> DeviceLayer {
     let biases = [&layer.query_bias, &layer.key_bias, &layer.value_bias];
     let mut bias = Vec::new();
     if biases.iter().any(|bias| !bias.is_empty()) {

@@ -5,6 +5,9 @@ use std::path::PathBuf;
 use lem_engine::decoder::DecoderError;
 use lem_engine::scheduler::SubmitError;
 use lem_engine::source::SourceError;
+use lem_engine_cuda::compile::CompileError;
+use lem_engine_cuda::decoder::ForwardError;
+use lem_engine_cuda::device::DeviceError;
 
 use super::TokenizerError;
 use super::architecture::ArchitectureError;
@@ -123,6 +126,13 @@ pub enum EngineError {
         #[source]
         source: DecoderError,
     },
+    /// lem's own engine could not be built on a GPU, or a step not be computed there.
+    #[error("lem's own engine failed on the GPU")]
+    Cuda {
+        /// Cause.
+        #[source]
+        source: ForwardError<DeviceError>,
+    },
     /// A sequence was not accepted.
     #[error(transparent)]
     Submit(#[from] SubmitError),
@@ -188,30 +198,44 @@ impl EngineError {
             Self::Submit(SubmitError::Empty { .. }) => "empty_request",
             Self::Submit(SubmitError::NoFreeSlot { .. }) => "no_free_slot",
             Self::Submit(SubmitError::CacheExceeded { .. }) => "submit",
+            Self::Cuda { source } => cuda_category(source),
             // What the file holds is the experiment's fault, what the system or a step lacks is the moment's.
             Self::Unsupported { .. }
             | Self::Tensors {
                 source: SourceError::ElementType { .. },
                 ..
-            }
-            | Self::Decoder {
-                source: DecoderError::HeadDimension { .. },
             } => "unsupported",
             Self::Tensor { .. }
             | Self::Tensors {
                 source: SourceError::OutOfFile { .. },
                 ..
-            }
-            | Self::Decoder {
-                source: DecoderError::Missing { .. } | DecoderError::Shape { .. } | DecoderError::Bytes { .. },
             } => "tensor",
-            Self::Decoder {
-                source: DecoderError::Thread { .. } | DecoderError::Batch { .. },
-            } => "decoder",
+            Self::Decoder { source } => decoder_category(source),
             Self::Forward { .. } => "forward",
             Self::Choose { .. } | Self::Sample { .. } => "sample",
             Self::Synchronize { .. } => "synchronize",
         }
+    }
+}
+
+const fn decoder_category(error: &DecoderError) -> &'static str {
+    match error {
+        DecoderError::HeadDimension { .. } => "unsupported",
+        DecoderError::Missing { .. } | DecoderError::Shape { .. } | DecoderError::Bytes { .. } => "tensor",
+        DecoderError::Thread { .. } | DecoderError::Batch { .. } => "decoder",
+    }
+}
+
+const fn cuda_category(error: &ForwardError<DeviceError>) -> &'static str {
+    match error {
+        ForwardError::Decoder(source) => decoder_category(source),
+        ForwardError::Columns { .. } | ForwardError::CacheType { .. } => "unsupported",
+        ForwardError::Device { source } => match source {
+            DeviceError::NoLibrary { .. }
+            | DeviceError::NoDevice { .. }
+            | DeviceError::Compile(CompileError::NoCompiler | CompileError::Capability { .. }) => "device",
+            _ => "decoder",
+        },
     }
 }
 

@@ -1,13 +1,13 @@
-//! lem's own engine: static and continuous batching over a paged key-value cache, on the CPU.
+//! lem's own engine: static and continuous batching over a paged key-value cache.
 
+mod device;
 mod load;
 mod mapped_file;
 mod synthetic;
 
 use lem_engine::{
     batch::{BLOCK_POSITIONS, Batch},
-    decoder::{Decoder, DecoderConfiguration},
-    sampler::SamplerScratch,
+    decoder::DecoderConfiguration,
     scheduler::{Scheduler, SchedulerConfiguration},
     sequence::{GeneratedToken, SequenceRequest},
 };
@@ -16,6 +16,7 @@ use super::{
     Batching, BlockCounts, Engine, EngineConfiguration, EngineDescription, EngineError, ExecutionCounts,
     StaticBatchCounts, StepKind, TextTokenizer,
 };
+use device::DeviceDecoder;
 use lem_crds::experiment::PrefixCaching;
 
 pub use mapped_file::MappedFile;
@@ -25,7 +26,7 @@ const STATIC_TOKEN_BUDGET: usize = 512;
 
 /// Runs models of the llama family.
 pub struct NativeEngine {
-    decoder: Decoder,
+    decoder: DeviceDecoder,
     /// What the decoder was built for, but for the limits of the current configuration.
     configuration: DecoderConfiguration,
     scheduler: Scheduler,
@@ -34,7 +35,6 @@ pub struct NativeEngine {
     tokenizer: Option<TextTokenizer>,
     end_of_sequence: Vec<u32>,
     batch: Batch,
-    scratch: SamplerScratch,
     chosen: Vec<u32>,
     steps: u64,
 }
@@ -94,21 +94,6 @@ fn limits(
     (decoder, scheduler)
 }
 
-impl NativeEngine {
-    /// Chooses a token for each sampled row of the batch.
-    fn choose(&mut self) -> Result<(), EngineError> {
-        let logits = self
-            .decoder
-            .forward(&self.batch)
-            .map_err(|source| EngineError::Decoder { source })?;
-        let scratch = &mut self.scratch;
-        self.scheduler.choose(&mut self.chosen, |row, sequence, sampler| {
-            let chosen = sampler.sample(logits.row(row), scratch);
-            chosen.map_err(|source| EngineError::Choose { sequence, source })
-        })
-    }
-}
-
 impl Engine for NativeEngine {
     fn description(&self) -> &EngineDescription {
         &self.description
@@ -130,7 +115,7 @@ impl Engine for NativeEngine {
     fn configure(&mut self, configuration: &EngineConfiguration) -> Result<(), EngineError> {
         let (decoder, scheduler) = limits(configuration, self.description.context_length, self.configuration);
         if decoder != self.configuration {
-            self.decoder.reconfigure(&decoder);
+            self.decoder.reconfigure(&decoder)?;
             self.configuration = decoder;
         }
         self.scheduler = Scheduler::new(scheduler);
@@ -150,7 +135,7 @@ impl Engine for NativeEngine {
         let Some(plan) = self.scheduler.schedule(&mut self.batch) else {
             return Ok(StepKind::Idle);
         };
-        self.choose()?;
+        self.decoder.step(&self.batch, &mut self.scheduler, &mut self.chosen)?;
         self.scheduler.complete(&self.chosen, &self.end_of_sequence, output);
         self.steps += 1;
         Ok(match (plan.prefill_tokens, plan.decode_rows) {

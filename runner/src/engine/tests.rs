@@ -195,13 +195,16 @@ fn a_device_or_an_element_type_that_is_not_offered_is_refused() {
     let shape = SyntheticShape::Explicit(Box::new(preset("tiny-test").unwrap()));
     let source = ModelSource::Synthetic { shape, seed: 1 };
     if !candle_core::utils::cuda_is_available() {
-        let request = LoadRequest {
-            source,
-            device: DeviceChoice::Cuda(0),
-            dtype: None,
-            implementation: Implementation::Transformers,
-        };
-        assert_eq!(load(&request).err().unwrap().category(), "device");
+        for implementation in [Implementation::Transformers, Implementation::Lem, Implementation::Auto] {
+            let request = LoadRequest {
+                source: source.clone(),
+                device: DeviceChoice::Cuda(0),
+                dtype: None,
+                implementation,
+            };
+            let error = load(&request).err().unwrap();
+            assert_eq!(error.category(), "device", "{implementation:?}: {error}");
+        }
     }
     let directory = tempfile::tempdir().unwrap();
     write_tiny_model(directory.path());

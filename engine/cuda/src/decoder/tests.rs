@@ -91,7 +91,10 @@ fn distance(found: &Logits<'_>, expected: &Logits<'_>, rows: usize) -> f32 {
     let (found, expected) = (all(found), all(expected));
     assert!(expected.iter().all(|logit| logit.is_finite()));
     let scale = expected.iter().fold(0.0_f32, |most, logit| most.max(logit.abs()));
-    let apart = found.iter().zip(&expected).map(|(found, expected)| (found - expected).abs());
+    let apart = found
+        .iter()
+        .zip(&expected)
+        .map(|(found, expected)| (found - expected).abs());
     // Not `f32::max`, which drops what is not a number.
     apart.fold(0.0, |most, apart| if apart <= most { most } else { apart }) / scale
 }
@@ -120,7 +123,8 @@ fn tolerance(element_type: ElementType) -> f32 {
     match element_type {
         // Inputs of products are rounded to eight bits of mantissa.
         ElementType::Bf16 => 3e-2,
-        _ => 6e-3,
+        // Of keys, queries and probabilities, and of the inputs of quantised matrices in long steps: eleven bits.
+        _ => 1e-2,
     }
 }
 
@@ -162,11 +166,13 @@ fn a_replayed_step_computes_what_the_launches_computed_for_other_tokens_and_posi
     let (_, mut launched) = decoders(&architecture, ElementType::Q4_0, false);
     let (_, mut replayed) = decoders(&architecture, ElementType::Q4_0, true);
     let replays = replayed.backend.replayed.clone();
-    // Nine rows are padded to sixteen; with as many as that, there is no padding.
+    // Nine rows are padded to sixteen.
+    let mut lengths = [0; 9];
     for (round, rows) in [3, 3, 3, 9, 9, 9, 3].into_iter().enumerate() {
         let mut batch = Batch::default();
-        for row in 0..rows {
-            batch.push(&[(row * 31 + round) as u32], round, &[row as u32], true);
+        for (row, length) in lengths[..rows].iter_mut().enumerate() {
+            batch.push(&[(row * 31 + round) as u32], *length, &[row as u32], true);
+            *length += 1;
         }
         let expected = launched.forward(&batch).unwrap();
         let found = replayed.forward(&batch).unwrap();
@@ -188,7 +194,10 @@ fn padding_writes_nothing_to_the_cache() {
         (0..9_u32).for_each(|row| batch.push(&[row + round], round as usize, &[row], true));
         let expected = host.forward(&batch).unwrap();
         let found = device.forward(&batch).unwrap();
-        assert!(distance(&found, &expected, 9) < tolerance(ElementType::F32), "round {round}");
+        assert!(
+            distance(&found, &expected, 9) < tolerance(ElementType::F32),
+            "round {round}"
+        );
     }
 }
 
@@ -206,11 +215,18 @@ fn the_device_chooses_the_most_probable_token_or_one_by_its_seed() {
         (0..VOCABULARY as u32).max_by(|a, b| logits[*a as usize].total_cmp(&logits[*b as usize]))
     };
     let greedy = [largest(0), largest(1)];
-    let choice = |temperature, seed, step| UnfilteredChoice { temperature, seed, step };
+    let choice = |temperature, seed, step| UnfilteredChoice {
+        temperature,
+        seed,
+        step,
+    };
     assert_eq!(device.choose(&batch, &[choice(0.0, 1, 0); 2]).unwrap(), greedy);
     // Hot enough that all tokens are about equally probable.
     let drawn = device.choose(&batch, &[choice(1e6, 1, 0), choice(1e6, 2, 0)]).unwrap();
-    assert_eq!(drawn, device.choose(&batch, &[choice(1e6, 1, 0), choice(1e6, 2, 0)]).unwrap());
+    assert_eq!(
+        drawn,
+        device.choose(&batch, &[choice(1e6, 1, 0), choice(1e6, 2, 0)]).unwrap()
+    );
     let others = device.choose(&batch, &[choice(1e6, 1, 1), choice(1e6, 3, 0)]).unwrap();
     assert!(drawn[0] != others[0] && drawn[1] != others[1], "{drawn:?} {others:?}");
 }
@@ -269,5 +285,8 @@ fn what_a_device_cannot_do_is_refused_with_what_it_can() {
         ..architecture
     };
     let error = CudaDecoder::new(0, &narrow, &model, &configuration()).unwrap_err();
-    assert!(matches!(error, ForwardError::Decoder(DecoderError::HeadDimension { found: 8, .. })));
+    assert!(matches!(
+        error,
+        ForwardError::Decoder(DecoderError::HeadDimension { found: 8, .. })
+    ));
 }

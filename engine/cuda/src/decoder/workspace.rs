@@ -4,7 +4,9 @@ use lem_engine::architecture::Architecture;
 use lem_engine::decoder::DecoderConfiguration;
 
 use crate::backend::{Backend, Memory};
+use crate::graph::MOST_ROWS;
 use crate::kernels::{ActivationAddresses, Address, Specialisation};
+use crate::step::Step;
 use crate::weights::{DeviceMatrix, DeviceWeights};
 
 /// Rows of one token whose attention is computed at a time.
@@ -107,7 +109,11 @@ impl<M: Memory> Workspace<M> {
         Ok(Self {
             addresses: offsets.moved(buffers.address()),
             buffers,
-            step: backend.allocate(256)?,
+            // Recorded steps fit, or their address would change and they would be recorded anew.
+            step: backend.allocate(Step::decoding_bytes(
+                tokens.min(MOST_ROWS),
+                configuration.context_length,
+            ))?,
             sampler: backend.allocate(256)?,
             tokens,
             sampled_rows,

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use cudarc::cublas::sys::cublasOperation_t;
 use cudarc::cublaslt::result::{
     create_handle, create_matmul_desc, create_matmul_pref, create_matrix_layout, destroy_handle, destroy_matmul_desc,
     destroy_matmul_pref, destroy_matrix_layout, get_matmul_algo_heuristic, matmul, set_matmul_desc_attribute,
@@ -41,6 +42,10 @@ pub(super) struct Products {
 #[derive(Debug)]
 struct Handle(sys::cublasLtHandle_t);
 
+#[expect(unsafe_code, reason = "cublasLt is a C library")]
+// SAFETY: cublasLt's objects are of no thread; what uses them has them exclusively.
+unsafe impl Send for Handle {}
+
 impl Drop for Handle {
     #[expect(unsafe_code, reason = "cublasLt is a C library")]
     fn drop(&mut self) {
@@ -56,6 +61,10 @@ struct Plan {
     layouts: [sys::cublasLtMatrixLayout_t; 3],
     algorithm: sys::cublasLtMatmulAlgo_t,
 }
+
+#[expect(unsafe_code, reason = "cublasLt is a C library")]
+// SAFETY: as for the handle.
+unsafe impl Send for Plan {}
 
 impl Drop for Plan {
     #[expect(unsafe_code, reason = "cublasLt is a C library")]
@@ -140,6 +149,7 @@ impl Plan {
         };
         let single = sys::cudaDataType_t::CUDA_R_32F;
         let (rows, outputs, columns) = (shape.rows as u64, shape.outputs as u64, shape.columns as u64);
+        let (stride, width) = ((shape.stride as u64).cast_signed(), columns.cast_signed());
         // Products of 32-bit floats are computed as such: TF32 would keep ten bits of them.
         let description = create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, single)?;
         // From here on what exists is destroyed with the plan, whatever fails.
@@ -149,11 +159,11 @@ impl Plan {
             algorithm: sys::cublasLtMatmulAlgo_t { data: [0; 8] },
         };
         plan.layouts = [
-            create_matrix_layout(data, columns, outputs, columns as i64)?,
-            create_matrix_layout(data, columns, rows, columns as i64)?,
-            create_matrix_layout(single, outputs, rows, shape.stride as i64)?,
+            create_matrix_layout(data, columns, outputs, width)?,
+            create_matrix_layout(data, columns, rows, width)?,
+            create_matrix_layout(single, outputs, rows, stride)?,
         ];
-        let transposed = sys::cublasOperation_t::CUBLAS_OP_T;
+        let transposed = cublasOperation_t::CUBLAS_OP_T;
         // SAFETY: the handles live, and the attributes have these types.
         unsafe {
             set_matmul_desc_attribute(

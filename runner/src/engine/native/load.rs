@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use lem_engine::{
     batch::{BLOCK_POSITIONS, Batch},
     cache::CacheType,
-    decoder::{Decoder, DecoderConfiguration, SourceConventions},
-    sampler::SamplerScratch,
+    decoder::{DecoderConfiguration, SourceConventions},
     scheduler::Scheduler,
     source::{FileSource, WeightFile},
     tensor::{ElementType, TensorSource},
 };
 
+use super::device::DeviceDecoder;
 use super::synthetic::SyntheticSource;
 use super::{MappedFile, NativeEngine, limits};
 use crate::engine::architecture::Architecture;
@@ -20,8 +20,8 @@ use crate::engine::files;
 use crate::engine::header::{TensorRecord, validate_gguf, validate_safetensors};
 use crate::engine::source::{ResolvedModel, SafetensorsFiles};
 use crate::engine::{
-    Batching, ComputePrecision, DeviceChoice, EngineConfiguration, EngineDescription, EngineError, LoadRequest,
-    TextTokenizer, WeightType, threads::engine_threads,
+    Batching, ComputePrecision, DeviceChoice, EngineConfiguration, EngineDescription, EngineError, Implementation,
+    LoadRequest, TextTokenizer, WeightType, threads::engine_threads,
 };
 
 /// What is known of a model beside its tensors.
@@ -40,23 +40,23 @@ struct Known {
 impl NativeEngine {
     /// Checks the files of a source and packs the weights.
     pub fn load(resolved: &ResolvedModel, request: &LoadRequest) -> Result<Self, EngineError> {
-        on_the_cpu(request.device)?;
+        let gpu = gpu(request)?;
         match resolved {
-            ResolvedModel::Gguf(path) => gguf(path, request.dtype),
-            ResolvedModel::Safetensors(files) => safetensors(files, request.dtype),
+            ResolvedModel::Gguf(path) => gguf(path, request.dtype, gpu),
+            ResolvedModel::Safetensors(files) => safetensors(files, request.dtype, gpu),
             ResolvedModel::Synthetic {
                 name,
                 architecture,
                 seed,
-            } => synthetic(name, architecture, *seed, request.dtype),
+            } => synthetic(name, architecture, *seed, request.dtype, gpu),
         }
     }
 
-    fn assemble(known: Known, source: &dyn TensorSource) -> Result<Self, EngineError> {
+    fn assemble(known: Known, source: &dyn TensorSource, gpu: Option<usize>) -> Result<Self, EngineError> {
         let architecture = known.architecture;
         let float = Some(ElementType::F32);
         let type_of = |tensor: &TensorRecord| known.weight_type.or(ElementType::from_name(&tensor.element_type));
-        let cache_type = if known.tensors.iter().all(|tensor| type_of(tensor) == float) {
+        let cache_type = if gpu.is_none() && known.tensors.iter().all(|tensor| type_of(tensor) == float) {
             CacheType::F32
         } else {
             CacheType::F16
@@ -77,15 +77,21 @@ impl NativeEngine {
             conventions: known.conventions,
         };
         let (configuration, scheduler) = limits(&first, architecture.context_length, base);
-        let decoder =
-            Decoder::new(&architecture, source, &configuration).map_err(|source| EngineError::Decoder { source })?;
+        tracing::info!(model = known.origin, "loading the weights");
+        let decoder = match gpu {
+            None => DeviceDecoder::on_the_cpu(&architecture, source, &configuration)?,
+            Some(ordinal) => DeviceDecoder::on_a_gpu(ordinal, &architecture, source, &configuration)?,
+        };
         let dominant = decoder.dominant_type();
         let description = EngineDescription {
             name: "lem",
             version: env!("CARGO_PKG_VERSION"),
-            device: "cpu".to_owned(),
+            device: gpu.map_or_else(|| "cpu".to_owned(), |ordinal| format!("cuda:{ordinal}")),
             dtype: configuration.cache_type.name().to_owned(),
-            compute_precision: precision(dominant),
+            compute_precision: match gpu {
+                None => precision(dominant),
+                Some(_) => gpu_precision(dominant),
+            },
             quantisation: dominant.is_quantised().then(|| dominant.name().to_owned()),
             weight_bytes: decoder.memory().weights as u64,
             parameters: known.tensors.iter().map(TensorRecord::elements).sum(),
@@ -94,12 +100,6 @@ impl NativeEngine {
             weights_digest: known.weights_digest,
             architecture,
         };
-        tracing::info!(
-            model = known.origin,
-            instructions = decoder.instruction_set().name(),
-            threads = decoder.threads(),
-            "packed the weights"
-        );
         Ok(Self {
             decoder,
             configuration,
@@ -109,20 +109,24 @@ impl NativeEngine {
             tokenizer: known.tokenizer,
             end_of_sequence: known.end_of_sequence,
             batch: Batch::default(),
-            scratch: SamplerScratch::default(),
             chosen: Vec::new(),
             steps: 0,
         })
     }
 }
 
-fn on_the_cpu(device: DeviceChoice) -> Result<(), EngineError> {
-    match device {
-        DeviceChoice::Cpu => Ok(()),
-        DeviceChoice::Auto if !candle_core::utils::cuda_is_available() => Ok(()),
-        DeviceChoice::Auto | DeviceChoice::Cuda(_) => Err(EngineError::Unsupported {
-            what: "lem's own engine computes on the CPU: set engine.candle.device to Cpu, or implementation to Transformers"
-                .to_owned(),
+/// The GPU to compute on. It has to be asked for together with this engine, as long as the decoder has not been compared
+/// with others on a real GPU.
+fn gpu(request: &LoadRequest) -> Result<Option<usize>, EngineError> {
+    match (request.device, request.implementation) {
+        (DeviceChoice::Cuda(ordinal), Implementation::Lem) => Ok(Some(ordinal)),
+        (DeviceChoice::Cpu, _) => Ok(None),
+        (DeviceChoice::Auto, _) if !candle_core::utils::cuda_is_available() => Ok(None),
+        _ => Err(EngineError::Unsupported {
+            what:
+                "lem's own engine computes on a GPU only where it is asked for: set engine.candle.device to Cuda and \
+                   implementation to Lem"
+                    .to_owned(),
         }),
     }
 }
@@ -133,6 +137,15 @@ const fn precision(weights: ElementType) -> ComputePrecision {
         ElementType::F32 | ElementType::F16 => ComputePrecision::Fp32,
         ElementType::Bf16 => ComputePrecision::Bf16,
         _ => ComputePrecision::Int8,
+    }
+}
+
+/// On a GPU, 16-bit floats meet inputs of their kind. Quantised weights become halves, where steps have many rows.
+const fn gpu_precision(weights: ElementType) -> ComputePrecision {
+    match weights {
+        ElementType::F32 => ComputePrecision::Fp32,
+        ElementType::Bf16 => ComputePrecision::Bf16,
+        _ => ComputePrecision::Fp16,
     }
 }
 
@@ -173,7 +186,7 @@ fn tensors_error(origin: &str) -> impl Fn(lem_engine::source::SourceError) -> En
     }
 }
 
-fn gguf(path: &PathBuf, requested: Option<WeightType>) -> Result<NativeEngine, EngineError> {
+fn gguf(path: &PathBuf, requested: Option<WeightType>, gpu: Option<usize>) -> Result<NativeEngine, EngineError> {
     let origin = path.display().to_string();
     let bytes = map(path)?;
     let header = validate_gguf(&mut Cursor::new(&bytes), bytes.len() as u64).map_err(|source| EngineError::Header {
@@ -201,10 +214,14 @@ fn gguf(path: &PathBuf, requested: Option<WeightType>) -> Result<NativeEngine, E
         architecture,
         tensors,
     };
-    NativeEngine::assemble(known, &source)
+    NativeEngine::assemble(known, &source, gpu)
 }
 
-fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Result<NativeEngine, EngineError> {
+fn safetensors(
+    model: &SafetensorsFiles,
+    requested: Option<WeightType>,
+    gpu: Option<usize>,
+) -> Result<NativeEngine, EngineError> {
     let path = &model.configuration;
     let origin = path.display().to_string();
     let configuration = files::read(path)?;
@@ -238,7 +255,7 @@ fn safetensors(model: &SafetensorsFiles, requested: Option<WeightType>) -> Resul
         architecture,
         tensors,
     };
-    NativeEngine::assemble(known, &source)
+    NativeEngine::assemble(known, &source, gpu)
 }
 
 fn synthetic(
@@ -246,6 +263,7 @@ fn synthetic(
     architecture: &Architecture,
     seed: u64,
     requested: Option<WeightType>,
+    gpu: Option<usize>,
 ) -> Result<NativeEngine, EngineError> {
     architecture.validate().map_err(architecture_error(name))?;
     let element_type = match requested {
@@ -277,5 +295,5 @@ fn synthetic(
         conventions: SourceConventions::default(),
         weight_type: None,
     };
-    NativeEngine::assemble(known, &source)
+    NativeEngine::assemble(known, &source, gpu)
 }
