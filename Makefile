@@ -77,13 +77,17 @@ cluster-down: ## end that cluster and every one that was left behind
 
 # Tests name no package: with one, Cargo chooses other features for the dependencies and builds them once more.
 # Where no cluster can be made (no root, no Go), CI of a fork for example, this says so and passes.
-.PHONY: cluster-suite faults-suite
+.PHONY: cluster-suite faults-suite gpu-suite
 cluster-suite: $(MODEL)
 	@if [ -z "$${LEM_TEST_KUBECONFIG:-}" ] && ! { [ "$$(id -u)" = 0 ] && command -v go >/dev/null && unshare --net true; }; then \
 		echo "SKIPPED: the suites cluster, chart and observe need root and Go, or LEM_TEST_KUBECONFIG"; exit 0; \
 	fi; \
 	cargo build --workspace && cargo test --workspace --test cluster -- --ignored && \
 	{ [ -n "$${LEM_TEST_KUBECONFIG:-}" ] || cargo test --workspace --test docs --test chart --test observe -- --ignored; }
+
+# What the GPU kernels compute and how fast, on a real one; everything else about them is in `unit`.
+gpu-suite: nvrtc ## test and time the decoder on an NVIDIA GPU
+	cargo test --workspace --lib gpu:: -- --ignored --nocapture
 
 # They kill parts of clusters of their own.
 faults-suite:

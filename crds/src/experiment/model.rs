@@ -210,7 +210,8 @@ pub struct CandleEngine {
     /// Which code computes the model. `Auto` takes lem's own kernels where they know the model, else candle-transformers.
     #[serde(default)]
     pub implementation: Implementation,
-    /// Where the model runs. `Auto` takes a GPU if the runner is built for one and one is there.
+    /// Where the model runs. `Auto` takes a GPU if the runner is built for one and one is there. lem's own decoder runs on
+    /// a GPU only where `Cuda` and the implementation `Lem` ask for it.
     #[serde(default)]
     pub device: Device,
     /// Precision of the weights of safetensors and synthetic models; GGUF files carry their own.

@@ -68,21 +68,29 @@ fn blocks(first: u32) -> Vec<u32> {
 }
 
 /// Both decoders of a random model. The CPU's has the weights as floats: it would otherwise round activations.
-fn decoders(
+fn decoders_on<B: Backend>(
+    backend: B,
     architecture: &Architecture,
     element_type: ElementType,
-    records: bool,
-) -> (HostDecoder, Decoder<EmulatorBackend>) {
+) -> (HostDecoder, Decoder<B>) {
     let model = random_model(architecture, element_type, 7);
     let exact = DecoderConfiguration {
         weight_type: Some(ElementType::F32),
         ..configuration()
     };
-    let backend = EmulatorBackend::new(specialisation(architecture), records);
     (
         HostDecoder::new(architecture, &model, &exact).unwrap(),
         Decoder::on(backend, architecture, &model, &configuration()).unwrap(),
     )
+}
+
+fn decoders(
+    architecture: &Architecture,
+    element_type: ElementType,
+    records: bool,
+) -> (HostDecoder, Decoder<EmulatorBackend>) {
+    let backend = EmulatorBackend::new(specialisation(architecture), records);
+    decoders_on(backend, architecture, element_type)
 }
 
 /// How far apart logits are, as a share of the largest.
@@ -130,7 +138,13 @@ fn tolerance(element_type: ElementType) -> f32 {
 
 fn assert_same_logits(family: Family, element_type: ElementType) {
     let architecture = tiny(family);
-    let (mut host, mut device) = decoders(&architecture, element_type, false);
+    let backend = EmulatorBackend::new(specialisation(&architecture), false);
+    assert_same_logits_on(backend, &architecture, element_type);
+}
+
+fn assert_same_logits_on<B: Backend>(backend: B, architecture: &Architecture, element_type: ElementType) {
+    let family = architecture.family;
+    let (mut host, mut device) = decoders_on(backend, architecture, element_type);
     for (index, batch) in steps().iter().enumerate() {
         let expected = host.forward(batch).unwrap();
         let found = device.forward(batch).unwrap();
@@ -289,4 +303,90 @@ fn what_a_device_cannot_do_is_refused_with_what_it_can() {
         error,
         ForwardError::Decoder(DecoderError::HeadDimension { found: 8, .. })
     ));
+}
+
+/// What only a GPU can show; its name and the rates are printed.
+mod gpu {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::stream::CudaBackend;
+
+    fn backend(architecture: &Architecture) -> CudaBackend {
+        CudaBackend::new(0, &specialisation(architecture)).unwrap()
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU: make gpu-suite"]
+    fn every_family_and_type_has_the_logits_that_it_has_on_the_cpu() {
+        for family in Family::ALL {
+            let architecture = tiny(family);
+            for element_type in ElementType::ALL {
+                assert_same_logits_on(backend(&architecture), &architecture, element_type);
+            }
+        }
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU: make gpu-suite"]
+    fn a_replayed_graph_gives_the_logits_of_the_launches() {
+        let architecture = tiny(Family::Llama);
+        let (mut host, mut device) = decoders_on(backend(&architecture), &architecture, ElementType::Q4_0);
+        for round in 0..6 {
+            let mut batch = Batch::default();
+            (0..9_u32).for_each(|row| batch.push(&[row * 31 + round], round as usize, &[row], true));
+            let expected = host.forward(&batch).unwrap();
+            let found = device.forward(&batch).unwrap();
+            let apart = distance(&found, &expected, 9);
+            assert!(apart < tolerance(ElementType::Q4_0), "round {round}: {apart}");
+        }
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA GPU: make gpu-suite"]
+    fn a_model_of_a_billion_parameters_decodes_and_reads_prompts() {
+        const STEPS: usize = 100;
+        let architecture = preset("tinyllama-1.1b").unwrap();
+        for element_type in [ElementType::Q4_0, ElementType::Bf16] {
+            let model = random_model(&architecture, element_type, 7);
+            let backend = backend(&architecture);
+            let name = backend.name().unwrap();
+            let configuration = DecoderConfiguration {
+                blocks: 64 * 8,
+                token_budget: 2048,
+                sampled_rows: 64,
+                context_length: 256,
+                ..configuration()
+            };
+            let mut decoder = Decoder::on(backend, &architecture, &model, &configuration).unwrap();
+            let mut batch = Batch::default();
+            for rows in [1, 8, 64] {
+                let table = |row: usize| -> Vec<u32> { (0..8).map(|block| (row * 8 + block) as u32).collect() };
+                let mut begin = Instant::now();
+                for step in 0..STEPS + 10 {
+                    if step == 10 {
+                        begin = Instant::now();
+                    }
+                    batch.clear();
+                    (0..rows).for_each(|row| batch.push(&[(row + step) as u32], step, &table(row), true));
+                    let tokens = decoder.choose(&batch, &vec![UnfilteredChoice::default(); rows]).unwrap();
+                    assert!(tokens.iter().all(Option::is_some));
+                }
+                let rate = (rows * STEPS) as f64 / begin.elapsed().as_secs_f64();
+                eprintln!("{name} {} decode, {rows} rows: {rate:.0} tokens/s", element_type.name());
+            }
+            let mut rates = Vec::new();
+            for _ in 0..5 {
+                batch.clear();
+                (0..8).for_each(|row| {
+                    let table: Vec<u32> = (0..8).map(|block| row * 8 + block).collect();
+                    batch.push(&vec![row; 256], 0, &table, true);
+                });
+                let begin = Instant::now();
+                decoder.choose(&batch, &[UnfilteredChoice::default(); 8]).unwrap();
+                rates.push(2048.0 / begin.elapsed().as_secs_f64());
+            }
+            eprintln!("{name} {} prefill, 2048 tokens at once: {rates:.0?} tokens/s", element_type.name());
+        }
+    }
 }
