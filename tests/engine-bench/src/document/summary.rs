@@ -83,10 +83,14 @@ impl<'results> Summary<'results> {
         Self { results, rows }
     }
 
-    /// Models in the order of the rows.
+    /// Models in the order of their first rows.
     pub(super) fn models(&self) -> Vec<String> {
-        let mut models: Vec<String> = self.rows.iter().map(|row| row.model().to_owned()).collect();
-        models.dedup();
+        let mut models: Vec<String> = Vec::new();
+        for row in &self.rows {
+            if !models.iter().any(|model| model == row.model()) {
+                models.push(row.model().to_owned());
+            }
+        }
         models
     }
 
