@@ -98,9 +98,11 @@ faults-suite:
 test-cluster: cluster-suite ## run all suites that need a cluster (about 40 minutes)
 	@[ -n "$${LEM_TEST_KUBECONFIG:-}" ] || $(MAKE) faults-suite
 
+# `cargo run` takes no --workspace (see above about features), so they are built and then run.
 generate: ## write the generated files again
-	cargo run -q -p lem-crds --example generate
-	cargo run -q -p lem-tests --bin lem-generate-charts
+	cargo build -q --workspace --example generate --bin lem-generate-charts
+	$(TARGET)/debug/examples/generate
+	$(TARGET)/debug/lem-generate-charts
 
 format: ## format the code
 	cargo fmt --all
