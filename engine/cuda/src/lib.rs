@@ -15,8 +15,8 @@
 //!
 //! 1. [`kernels`] names the kernels and their arguments, [`compile`] makes machine code of them.
 //! 2. [`device`] finds a GPU, [`stream`] launches on it: one of the two [`backend`]s, the other is the tests' emulator.
-//! 3. [`weights`] brings a model's tensors to the device.
-//! 4. [`step`] lays out what a step reads, [`decoder`] is the list of launches, and [`graph`] decides which lists are
+//! 3. `weights` brings a model's tensors to the device.
+//! 4. `step` lays out what a step reads, [`decoder`] is the list of launches, and [`graph`] decides which lists are
 //!    recorded.
 //! 5. [`sampler`] chooses tokens on the device.
 
