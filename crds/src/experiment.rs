@@ -68,6 +68,9 @@ use crate::status::EfficiencyExperimentStatus;
     validation = Rule::new("!(has(self.engine.candle) && self.engine.candle.device == 'Cuda' && self.processes.gpusPerProcess == 0)")
         .message("a process on device Cuda needs a GPU: set processes.gpusPerProcess to 1 or more, or engine.candle.device to Cpu")
         .field_path(".processes.gpusPerProcess"),
+    validation = Rule::new("!has(self.placement) || self.placement.strategy != 'EachNode' || self.processes.count == 1")
+        .message("placement.strategy EachNode measures one process on every node: leave processes.count at 1")
+        .field_path(".processes.count"),
     validation = Rule::new("!has(self.engine.candle) || !has(self.engine.candle.batching.static) || !has(self.workload.arrival.closedLoop) || self.engine.candle.batching.static.batchSize == 1 || self.engine.candle.batching.static.batchSize <= self.workload.arrival.closedLoop.concurrency")
         .message("with fewer requests at once than engine.candle.batching.static.batchSize its batches are never full: raise the concurrency, or lower the batch size")
         .field_path(".workload.arrival.closedLoop.concurrency"),

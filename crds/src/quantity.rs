@@ -14,6 +14,9 @@ pub enum QuantityError {
     /// Not a plain decimal number.
     #[error("{0:?} is not a decimal number; write it as a string, such as \"0.7\"")]
     Decimal(String),
+    /// Neither a number of things nor a share of them.
+    #[error("{0:?} is neither a whole number nor a share; write 5 or \"10%\"")]
+    CountOrPercentage(String),
     /// Not an amount of a resource.
     #[error("{0:?} is not an amount of a resource; write a number and a suffix, such as \"500m\" or \"4Gi\"")]
     Amount(String),
@@ -24,6 +27,8 @@ const DURATION_PATTERN: &str = "^([0-9]{1,12}([.][0-9]{1,9})?(ms|s|m|h))+$";
 const NANOSECONDS_PER_SECOND: u128 = 1_000_000_000;
 pub(crate) const DECIMAL_PATTERN: &str = "^[0-9]+([.][0-9]+)?$";
 pub(crate) const AMOUNT_PATTERN: &str = "^[0-9]+([.][0-9]+)?(Ki|Mi|Gi|Ti|Pi|Ei|n|u|m|k|M|G|T|P|E)?$";
+
+pub(crate) const COUNT_OR_PERCENTAGE_PATTERN: &str = "^([0-9]{1,6}|([1-9]?[0-9]|100)%)$";
 
 /// A length of time, written as numbers with the units `ms`, `s`, `m`, `h`: `"100ms"`, `"1h30m"`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -181,6 +186,23 @@ impl fmt::Display for Amount {
     }
 }
 
+/// What Kubernetes calls int-or-string.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum IntegerOrText<'a> {
+    Integer(u64),
+    Text(Cow<'a, str>),
+}
+
+impl fmt::Display for IntegerOrText<'_> {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Integer(number) => write!(formatter, "{number}"),
+            Self::Text(text) => formatter.write_str(text),
+        }
+    }
+}
+
 impl Serialize for Amount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -189,15 +211,9 @@ impl Serialize for Amount {
 
 impl<'de> Deserialize<'de> for Amount {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Written<'a> {
-            Integer(u64),
-            Text(Cow<'a, str>),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Integer(number) => Ok(Self(number.to_string())),
-            Written::Text(text) => text.parse().map_err(de::Error::custom),
+        match IntegerOrText::deserialize(deserializer)? {
+            IntegerOrText::Integer(number) => Ok(Self(number.to_string())),
+            IntegerOrText::Text(text) => text.parse().map_err(de::Error::custom),
         }
     }
 }
@@ -214,6 +230,84 @@ impl JsonSchema for Amount {
             "x-kubernetes-int-or-string": true,
             "maxLength": 32,
             "description": "A number with an optional suffix, such as 2, 500m or 4Gi."
+        })
+    }
+}
+
+/// A number of things, or a share of them in whole per cent: `5`, `"10%"`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountOrPercentage {
+    /// So many.
+    Count(u32),
+    /// So many of a hundred.
+    Percentage(u32),
+}
+
+impl CountOrPercentage {
+    /// How many of `total` that is. A share is rounded up: 10 % of 3 is 1.
+    pub const fn of(self, total: u32) -> u32 {
+        match self {
+            Self::Count(count) => count,
+            Self::Percentage(share) => (total as u64 * share as u64).div_ceil(100) as u32,
+        }
+    }
+}
+
+impl FromStr for CountOrPercentage {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let invalid = || QuantityError::CountOrPercentage(text.to_owned());
+        let digits = text.strip_suffix('%').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(invalid());
+        }
+        let number: u32 = digits.parse().map_err(|_| invalid())?;
+        match (text.ends_with('%'), number) {
+            (true, 0..=100) => Ok(Self::Percentage(number)),
+            (false, 0..=999_999) => Ok(Self::Count(number)),
+            _ => Err(invalid()),
+        }
+    }
+}
+
+impl fmt::Display for CountOrPercentage {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(count) => write!(formatter, "{count}"),
+            Self::Percentage(share) => write!(formatter, "{share}%"),
+        }
+    }
+}
+
+impl Serialize for CountOrPercentage {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Count(count) => serializer.serialize_u32(*count),
+            Self::Percentage(_) => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for CountOrPercentage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = IntegerOrText::deserialize(deserializer)?;
+        written.to_string().parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for CountOrPercentage {
+    fn schema_name() -> Cow<'static, str> {
+        "CountOrPercentage".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 7,
+            "description": "A whole number such as 5, or a share such as 10%."
         })
     }
 }
@@ -315,6 +409,23 @@ mod tests {
         }
         for json in ["-1", "1.5", "\"100 parsecs\"", "\"\"", "\"Gi\"", "\"4gi\"", "true"] {
             assert!(serde_json::from_str::<Amount>(json).is_err(), "{json}");
+        }
+    }
+
+    #[test]
+    fn a_share_is_rounded_up_so_that_a_small_fleet_is_measured_at_all() {
+        let of = |text: &str, total| text.parse::<CountOrPercentage>().unwrap().of(total);
+        assert_eq!((of("10%", 3), of("10%", 1000), of("100%", 7)), (1, 100, 7));
+        assert_eq!((of("0%", 1000), of("5", 3), of("0", 3)), (0, 5, 0));
+    }
+
+    #[test]
+    fn what_is_neither_a_count_nor_a_share_is_refused() {
+        for json in ["5", "\"5\"", "\"100%\"", "\"0%\""] {
+            assert!(serde_json::from_str::<CountOrPercentage>(json).is_ok(), "{json}");
+        }
+        for json in ["-1", "1.5", "\"101%\"", "\"%\"", "\"\"", "\"ten\"", "1000000"] {
+            assert!(serde_json::from_str::<CountOrPercentage>(json).is_err(), "{json}");
         }
     }
 

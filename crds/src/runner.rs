@@ -21,7 +21,10 @@ pub use self::{
         KvCacheRecord, StaticBatchRecord, SteadyStateRecord, WarmupRecord, WindowRecord,
     },
 };
-use crate::plan::{LoadPlan, TrialIdentity, WindowPlan};
+use crate::{
+    plan::{LoadPlan, TrialIdentity, WindowPlan},
+    status::TrialFailure,
+};
 
 /// Name of the container that measures.
 pub const CONTAINER: &str = "runner";
@@ -63,6 +66,12 @@ pub struct RunnerSpec {
     /// Which set of processes of the cohort this is, counted from 0: a set that was lost or suspended has a successor.
     #[serde(default)]
     pub incarnation: u32,
+    /// The one node that this process measures, where each node is measured by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// Whose pods write the record, where that is not the cohort's own `ServiceAccount`: the nodes of a fleet share one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service_account_name: Option<String>,
     /// What to load.
     pub load: LoadPlan,
     /// The window to measure next.
@@ -75,6 +84,11 @@ pub struct RunnerSpec {
     /// No further window comes: take the last baseline and exit.
     #[serde(default)]
     pub finish: bool,
+    /// Trials of this node that did not come to their window, where each node is measured by itself: the operator's own
+    /// memory, of no concern to the process.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1100))]
+    pub failures: Vec<TrialFailure>,
 }
 
 /// One window to measure.

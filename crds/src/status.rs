@@ -1,5 +1,7 @@
 //! What a user reads: one answer per point, with its uncertainty and its doubts.
 
+mod fleet;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -9,6 +11,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
+pub use self::fleet::{
+    FleetClass, FleetNodes, FleetStatus, NodeFigure, NodeSign, NodesWithoutResult, OutlierNode, OutlierRule, Sign,
+    Spread,
+};
 use crate::{
     metrics::{Estimate, MetricSet, Unavailable},
     plan::TrialIdentity,
@@ -38,6 +44,10 @@ pub struct EfficiencyExperimentStatus {
     /// One result per point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<PointResult>,
+    /// Where each node is measured by itself: how the nodes compare. The points above are then those of each class of nodes, and
+    /// their means and intervals go over nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetStatus>,
     /// Trials that did not come to all their windows; each has used one attempt.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failures: Vec<TrialFailure>,

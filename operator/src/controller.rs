@@ -13,6 +13,7 @@ pub mod condition;
 pub mod decide;
 pub mod error;
 pub mod expectation;
+pub mod fleet;
 pub mod leader;
 mod memory;
 pub mod metrics;
@@ -32,15 +33,18 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use futures::StreamExt;
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use futures::{StreamExt, future::OptionFuture};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Node, Pod},
+};
 use kube::{
     Client,
     runtime::{
         Controller,
         controller::{self, Config},
         events::{Recorder, Reporter},
-        reflector::ObjectRef,
+        reflector::{self, ObjectRef},
         watcher,
     },
 };
@@ -91,8 +95,14 @@ pub async fn run(
     let namespace = settings.watch_namespace.as_deref();
     let (runners, follow_runners) = watch::children::<Runner>(watch::scope(&client, namespace), calls.clone());
     let (jobs, follow_jobs) = watch::children::<Job>(watch::scope(&client, namespace), calls.clone());
-    let (pods, follow_pods) = watch::children::<Pod>(watch::scope(&client, namespace), calls);
-    let caches = Caches { runners, jobs, pods };
+    let (pods, follow_pods) = watch::children::<Pod>(watch::scope(&client, namespace), calls.clone());
+    let (nodes, node_writer) = reflector::store::<Node>();
+    let caches = Caches {
+        runners,
+        jobs,
+        pods,
+        nodes: namespace.is_none().then_some(nodes),
+    };
     let metrics = ControllerMetrics::default();
     let called = UnboundedReceiverStream::new(called).inspect({
         let metrics = metrics.clone();
@@ -110,16 +120,16 @@ pub async fn run(
     .graceful_shutdown_on(shutdown);
 
     let experiments = controller.store();
+    let follow_nodes = {
+        let nodes = watch::nodes(client.clone(), node_writer, experiments.clone(), calls);
+        unending(OptionFuture::from(namespace.is_none().then_some(nodes)))
+    };
     // Also where there is nothing to reconcile.
     let (leading, held) = (metrics.leading.clone(), WatchStream::new(leadership.changes()));
-    let show_leadership = async move {
-        held.for_each(|held| {
-            leading.set(i64::from(held));
-            future::ready(())
-        })
-        .await;
-        future::pending::<()>().await;
-    };
+    let show_leadership = unending(held.for_each(move |held| {
+        leading.set(i64::from(held));
+        future::ready(())
+    }));
     serve(metrics::registry(
         &metrics,
         &api,
@@ -157,20 +167,26 @@ pub async fn run(
             }
             future::ready(())
         });
-    let ready = async {
+    let ready = unending(async {
         caches.filled().await;
         drop(experiments.wait_until_ready().await);
         health.ready.store(true, Ordering::Relaxed);
         tracing::info!("caches are filled");
-        future::pending::<()>().await;
-    };
+    });
     // The watches have no end of their own: the controller's end is the end of all.
     tokio::select! {
         () = work => {}
         () = follow_runners => {}
         () = follow_jobs => {}
         () = follow_pods => {}
+        () = follow_nodes => {}
         () = ready => {}
         () = show_leadership => {}
     }
+}
+
+/// Work that may end before the controller does.
+async fn unending<T>(work: impl Future<Output = T>) {
+    work.await;
+    future::pending::<()>().await;
 }

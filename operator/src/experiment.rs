@@ -35,7 +35,7 @@ pub use self::{
         Comparison, FleetMember, FleetOutlier, MINIMUM_FLEET, OUTLIER_DEVIATIONS, Outcome, Refusal, Side, compare,
         fleet_outliers, higher_is_better,
     },
-    fleet::fleet_members,
+    fleet::{ClassResult, Most, NodePoint, NodeResult, classes, fleet_members, node_trials},
     order::{Cohort, TrialSlot, cohort_key, group_cohorts, order_trials},
     plan::{MAXIMUM_POINTS, PlanError, plan},
     point::{

@@ -8,6 +8,7 @@ mod csv;
 mod facts;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod fleet;
 mod headline;
 mod html;
 mod json;
@@ -15,10 +16,9 @@ mod markdown;
 pub(crate) mod number;
 mod terminal;
 
-use lem_crds::{
-    EfficiencyExperimentStatus, RunnerStatus,
-    status::{PointResult, TrialResult},
-};
+use lem_crds::{EfficiencyExperimentStatus, RunnerStatus, status::PointResult};
+
+use crate::experiment::summary::MeasuredTrial;
 
 pub(crate) use self::facts::printable;
 pub use self::{
@@ -39,8 +39,8 @@ pub struct Report<'a> {
     pub model: &'a str,
     /// The result per point.
     pub status: &'a EfficiencyExperimentStatus,
-    /// The result per trial, each with the index of its point.
-    pub trials: &'a [(u32, TrialResult)],
+    /// The result per trial.
+    pub trials: &'a [MeasuredTrial],
     /// The record of each process, each with its index.
     pub records: &'a [(u32, &'a RunnerStatus)],
     /// Program and version that makes the report.

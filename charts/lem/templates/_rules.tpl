@@ -26,6 +26,12 @@ No Secret: the kubelet resolves those that experiments name.
 - apiGroups: [""]
   resources: [pods]
   verbs: [list, watch]
+{{- if empty .Values.watchNamespace }}
+# The nodes of a fleet (placement.strategy EachNode); an operator of one namespace may not read what belongs to all.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [list, watch]
+{{- end }}
 # Pods that are deleted with their namespace need help.
 - apiGroups: [""]
   resources: [namespaces]

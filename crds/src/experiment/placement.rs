@@ -8,18 +8,33 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     PodPatch,
-    rule::{self, AMOUNT, LABEL, NAME, VARIABLE},
+    rule::{self, AMOUNT, COUNT_OR_PERCENTAGE, LABEL, NAME, VARIABLE},
     toleration::Toleration,
 };
-use crate::quantity::{Amount, Duration};
+use crate::quantity::{Amount, CountOrPercentage, Duration};
 
 /// Where the processes run. On a cluster only.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("self.strategy == 'EachNode' || (!has(self.maxConcurrentNodes) && !has(self.maxFailedNodes))")
+    .message("maxConcurrentNodes and maxFailedNodes are for strategy EachNode: set it, or leave them out"),
+    validation = Rule::new("!has(self.maxConcurrentNodes) || !(string(self.maxConcurrentNodes) in ['0', '0%'])")
+    .message("at least one node must be measured at a time")
+    .field_path(".maxConcurrentNodes"))]
 pub struct Placement {
     /// How processes are spread over nodes.
     #[serde(default)]
     pub strategy: PlacementStrategy,
+    /// Where each node is measured by itself: nodes that are measured at the same time, as a number or as a share of those that match;
+    /// 10 if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(rule::integer_or_text(&COUNT_OR_PERCENTAGE)).message(COUNT_OR_PERCENTAGE.message))]
+    pub max_concurrent_nodes: Option<CountOrPercentage>,
+    /// Where each node is measured by itself: nodes that may fail, as a number or as a share of those that match. When more have failed,
+    /// no further node is begun. Without it every node is tried.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new(rule::integer_or_text(&COUNT_OR_PERCENTAGE)).message(COUNT_OR_PERCENTAGE.message))]
+    pub max_failed_nodes: Option<CountOrPercentage>,
     /// Labels that a node must have.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32, "additionalProperties" = {"type": "string", "maxLength": 63}))]
@@ -39,10 +54,23 @@ pub struct Placement {
     pub schedule_deadline: Duration,
 }
 
+/// Nodes measured at the same time where the experiment does not say: a fleet is measured beside its work.
+const CONCURRENT_NODES: u32 = 10;
+
+impl Placement {
+    /// How many of so many nodes may be measured at the same time; at least one.
+    pub fn concurrent_nodes(&self, matching: u32) -> u32 {
+        let wanted = self.max_concurrent_nodes.map(|most| most.of(matching));
+        wanted.unwrap_or(CONCURRENT_NODES).max(1)
+    }
+}
+
 impl Default for Placement {
     fn default() -> Self {
         Self {
             strategy: PlacementStrategy::default(),
+            max_concurrent_nodes: None,
+            max_failed_nodes: None,
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             runtime_class_name: None,
@@ -62,6 +90,9 @@ pub enum PlacementStrategy {
     /// another experiment measures.
     #[default]
     Any,
+    /// One process on every node that matches, each measured by itself, so that nodes can be compared with each other.
+    /// The processes do not wait for one another; the operator must be allowed to read nodes.
+    EachNode,
 }
 
 /// The container that measures. On a cluster only.

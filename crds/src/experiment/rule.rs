@@ -1,7 +1,7 @@
 //! Rules that several fields share. Each is CEL and no pattern, because a pattern has no message of its own: the API server
 //! would answer with a regular expression.
 
-use crate::quantity::{AMOUNT_PATTERN, DECIMAL_PATTERN};
+use crate::quantity::{AMOUNT_PATTERN, COUNT_OR_PERCENTAGE_PATTERN, DECIMAL_PATTERN};
 
 /// What a text must look like, for the machine and for a person.
 pub(super) struct Syntax {
@@ -34,6 +34,11 @@ pub(super) const VARIABLE: Syntax = Syntax {
     pattern: "^[!-<>-~]+$",
     message: "must be the name of a variable: anything printable but blanks and '='",
 };
+/// Numbers of things, or shares of them.
+pub(super) const COUNT_OR_PERCENTAGE: Syntax = Syntax {
+    pattern: COUNT_OR_PERCENTAGE_PATTERN,
+    message: "must be a whole number such as 5, or a share such as 10%",
+};
 /// Amounts of resources.
 pub(super) const AMOUNT: Syntax = Syntax {
     pattern: AMOUNT_PATTERN,
@@ -45,6 +50,11 @@ impl Syntax {
     pub(super) fn rule(&self) -> String {
         format!("self.matches('{}')", self.pattern)
     }
+}
+
+/// The rule of an integer or a text.
+pub(super) fn integer_or_text(syntax: &Syntax) -> String {
+    format!("string(self).matches('{}')", syntax.pattern)
 }
 
 /// The rule of a list of texts.

@@ -61,22 +61,28 @@ pub enum TaintEffect {
     NoExecute,
 }
 
+impl TaintEffect {
+    /// As a taint has it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NoSchedule => "NoSchedule",
+            Self::PreferNoSchedule => "PreferNoSchedule",
+            Self::NoExecute => "NoExecute",
+        }
+    }
+}
+
 impl From<Toleration> for v1::Toleration {
     fn from(toleration: Toleration) -> Self {
         let operator = match toleration.operator {
             TolerationOperator::Equal => "Equal",
             TolerationOperator::Exists => "Exists",
         };
-        let effect = toleration.effect.map(|effect| match effect {
-            TaintEffect::NoSchedule => "NoSchedule",
-            TaintEffect::PreferNoSchedule => "PreferNoSchedule",
-            TaintEffect::NoExecute => "NoExecute",
-        });
         Self {
             key: toleration.key,
             operator: Some(operator.to_owned()),
             value: toleration.value,
-            effect: effect.map(ToOwned::to_owned),
+            effect: toleration.effect.map(|effect| effect.name().to_owned()),
             toleration_seconds: toleration.toleration_seconds,
         }
     }

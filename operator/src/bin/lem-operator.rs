@@ -101,7 +101,8 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
         watch_namespace: arguments.watch_namespace,
     };
     let mut served = Ok(arguments.address);
-    controller::run(
+    // Its watches make a future that is too large for the stack of a thread.
+    Box::pin(controller::run(
         client.clone(),
         settings,
         leadership,
@@ -115,7 +116,7 @@ async fn operate(arguments: Arguments) -> anyhow::Result<()> {
                 Err(error) => tracing::error!(%error, "health and metrics are not served"),
             }
         },
-    )
+    ))
     .await;
     asking.abort();
     if let Err(error) = leader::release(client, &candidate).await {

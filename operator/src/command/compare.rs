@@ -103,8 +103,8 @@ fn row(
         let trials: Vec<TrialResult> = summary
             .trials
             .iter()
-            .filter(|(index, _)| *index == point.index)
-            .map(|(_, trial)| trial.clone())
+            .filter(|trial| trial.point == point.index)
+            .map(|trial| trial.result.clone())
             .collect();
         experiment::cycle_values(&trials, name)
     };

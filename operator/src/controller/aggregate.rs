@@ -12,6 +12,7 @@ use super::{
     condition::{self, ConditionType, Wanted},
     decide::{Decision, Stage},
     prepare::Prepared,
+    stall::Cause,
 };
 use crate::experiment::{
     Failure, Record,
@@ -86,7 +87,7 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
 
 /// Keeps the digits that can mean something. A sweep of 100 points has 40,000 figures, and the store of the cluster takes
 /// objects of 1.5 MiB.
-fn shorten(point: &mut PointResult) {
+pub(super) fn shorten(point: &mut PointResult) {
     let short = |figure: f64| {
         let text = format!("{figure:.*e}", SIGNIFICANT_DIGITS - 1);
         text.parse().unwrap_or(figure)
@@ -148,17 +149,18 @@ pub fn is_over(phase: ExperimentPhase) -> bool {
     }
 }
 
-fn phase(decision: &Decision, finished: u32) -> ExperimentPhase {
+pub(super) fn phase(decision: &Decision, finished: u32) -> ExperimentPhase {
     match decision.stage {
         Stage::Suspended => ExperimentPhase::Suspended,
-        Stage::Starting { .. } if finished == 0 => ExperimentPhase::Starting,
-        Stage::Starting { .. } | Stage::Measuring(_) | Stage::Closing | Stage::Over { .. } => {
+        Stage::Fleet(nodes) if nodes.measuring + nodes.measured + nodes.failed == 0 => ExperimentPhase::Pending,
+        Stage::Starting { .. } | Stage::Fleet(_) if finished == 0 => ExperimentPhase::Starting,
+        Stage::Fleet(_) | Stage::Starting { .. } | Stage::Measuring(_) | Stage::Closing | Stage::Over { .. } => {
             ExperimentPhase::Measuring
         }
     }
 }
 
-fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExperimentStatus) -> Vec<Wanted> {
+pub(super) fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExperimentStatus) -> Vec<Wanted> {
     let wanted = |kind, holds, reason, message: String| Wanted {
         kind,
         holds,
@@ -171,16 +173,21 @@ fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExper
         true,
         "Planned",
         format!(
-            "{} points, {} trials, {} cohorts of {count} processes",
+            "{} points, {} trials, {} cohorts of {count} processes{}",
             prepared.points.len(),
             prepared.slots.len(),
-            prepared.cohorts.len()
+            prepared.cohorts.len(),
+            if prepared.each_node() { " on each node" } else { "" }
         ),
     );
     let (scheduled, scheduled_reason, scheduled_words) = match &decision.stage {
         Stage::Starting { placed: false } => (false, "Placing", format!("{count} processes are being placed")),
         Stage::Starting { placed: true } | Stage::Measuring(_) | Stage::Closing => {
             (true, "Placed", format!("{count} processes run"))
+        }
+        Stage::Fleet(nodes) => {
+            let words = format!("{} of {} nodes have a process", nodes.measuring, nodes.matching);
+            (nodes.measuring > 0, "EachNode", words)
         }
         Stage::Suspended => (false, "Suspended", "no process runs".to_owned()),
         Stage::Over { .. } => (false, "Over", "no process is needed any more".to_owned()),
@@ -198,6 +205,13 @@ fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExper
             "LastBaseline",
             "the processes take their last baseline".to_owned(),
         ),
+        Stage::Fleet(nodes) => {
+            let words = format!(
+                "{} nodes measured, {} failed, {} under way, {} waiting",
+                nodes.measured, nodes.failed, nodes.measuring, nodes.waiting
+            );
+            (nodes.measuring > 0, "EachNode", words)
+        }
         Stage::Suspended => (false, "Suspended", "spec.suspend is true".to_owned()),
         Stage::Over { .. } => (false, "Over", "nothing more is measured".to_owned()),
     };
@@ -234,9 +248,30 @@ fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExper
                 String::new()
             },
         ),
-        match &decision.stall {
-            Some(cause) => wanted(ConditionType::Stalled, true, cause.reason, cause.message.clone()),
-            None => wanted(ConditionType::Stalled, false, "Progressing", String::new()),
-        },
+        stall(decision.stall.as_ref()),
     ]
+}
+
+fn stall(cause: Option<&Cause>) -> Wanted {
+    Wanted {
+        kind: ConditionType::Stalled,
+        holds: cause.is_some(),
+        reason: cause.map_or("Progressing", |cause| cause.reason),
+        message: cause.map(|cause| cause.message.clone()).unwrap_or_default(),
+    }
+}
+
+/// Puts what stands in the way into a status that is otherwise as wanted.
+pub(super) fn stalled(
+    wanted: &mut EfficiencyExperimentStatus,
+    before: &EfficiencyExperimentStatus,
+    cause: &Cause,
+    now: Timestamp,
+) {
+    let generation = wanted.observed_generation;
+    let condition = condition::merge(&before.conditions, vec![stall(Some(cause))], generation, now);
+    wanted
+        .conditions
+        .retain(|one| one.type_ != ConditionType::Stalled.name());
+    wanted.conditions.extend(condition);
 }

@@ -21,7 +21,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::json;
 
 use super::{
-    build::{self, CohortObjects, CohortPlan, Defaults},
+    build::{self, Access, CohortObjects, CohortPlan, Defaults},
     decide::{Change, Letter},
     error::ReconcileError,
     expectation::Expectations,
@@ -59,6 +59,7 @@ impl Applier<'_> {
             Change::CreateCohort {
                 cohort,
                 incarnation,
+                node,
                 assignment,
             } => {
                 let Some(of_plan) = self.prepared.cohorts.iter().find(|one| one.key == *cohort) else {
@@ -76,13 +77,19 @@ impl Applier<'_> {
                     defaults: self.defaults,
                     key: cohort,
                     incarnation: *incarnation,
+                    node: node.as_deref(),
                     load: &of_plan.load,
                     trials: points * per_point + spec.protocol.retry_budget,
                     assignment,
                 }))
                 .await
             }
+            Change::Grant { runners } => self.grant(&build::fleet_access(&self.prepared.owner, runners)).await,
             Change::Tell { runner, letter } => self.tell(runner, letter).await,
+            Change::Remember { runner, failures } => {
+                let written = json!({"op": "add", "path": "/spec/failures", "value": failures});
+                self.write_fenced(runner, vec![written]).await
+            }
             Change::DeleteJob { name } => {
                 let deleted = self.api::<Job>().delete(name, &DeleteParams::background()).await;
                 match deleted {
@@ -99,16 +106,10 @@ impl Applier<'_> {
 
     /// In this order, so that a pod finds everything that it needs.
     async fn create(&self, objects: &CohortObjects) -> Result<(), ReconcileError> {
-        let CohortObjects {
-            service_account,
-            role,
-            role_binding,
-            runners,
-            job,
-        } = objects;
-        self.server_side_apply::<ServiceAccount>(service_account).await?;
-        self.server_side_apply::<Role>(role).await?;
-        self.server_side_apply::<RoleBinding>(role_binding).await?;
+        let CohortObjects { access, runners, job } = objects;
+        if let Some(access) = access {
+            self.grant(access).await?;
+        }
         for runner in runners {
             let name = runner.name_any();
             if self.observed.runners.iter().any(|there| there.name_any() == name) {
@@ -127,22 +128,34 @@ impl Applier<'_> {
         self.create_once(job).await
     }
 
+    async fn grant(&self, access: &Access) -> Result<(), ReconcileError> {
+        self.server_side_apply::<ServiceAccount>(&access.service_account)
+            .await?;
+        self.server_side_apply::<Role>(&access.role).await?;
+        self.server_side_apply::<RoleBinding>(&access.role_binding).await
+    }
+
     async fn tell(&self, runner: &str, letter: &Letter) -> Result<(), ReconcileError> {
+        let written = match letter {
+            Letter::Assignment { assignment, next } => vec![
+                json!({"op": "add", "path": "/spec/assignment", "value": assignment}),
+                json!({"op": "add", "path": "/spec/next", "value": next}),
+            ],
+            Letter::Finish => vec![json!({"op": "add", "path": "/spec/finish", "value": true})],
+        };
+        self.write_fenced(runner, written).await
+    }
+
+    /// Writes into the mailbox that was seen, not into one that has been made anew under its name.
+    async fn write_fenced(&self, runner: &str, mut operations: Vec<serde_json::Value>) -> Result<(), ReconcileError> {
         let there = self.observed.runners.iter().find(|there| there.name_any() == runner);
         let Some(uid) = there.and_then(ResourceExt::uid) else {
             return Ok(());
         };
         let fence = json!({"op": "test", "path": "/metadata/uid", "value": uid});
-        let fenced = match letter {
-            Letter::Assignment { assignment, next } => json!([
-                fence,
-                {"op": "add", "path": "/spec/assignment", "value": assignment},
-                {"op": "add", "path": "/spec/next", "value": next},
-            ]),
-            Letter::Finish => json!([fence, {"op": "add", "path": "/spec/finish", "value": true}]),
-        };
-        let patch: json_patch::Patch =
-            serde_json::from_value(fenced).map_err(|error| failed::<Runner>(runner)(kube::Error::SerdeError(error)))?;
+        operations.insert(0, fence);
+        let patch: json_patch::Patch = serde_json::from_value(operations.into())
+            .map_err(|error| failed::<Runner>(runner)(kube::Error::SerdeError(error)))?;
         self.patch::<Runner>(runner, &Patch::Json::<()>(patch)).await
     }
 

@@ -8,18 +8,20 @@ mod pod;
 mod volume;
 
 use k8s_openapi::{
-    api::{
-        batch::v1::Job,
-        core::v1::{PodSpec, ServiceAccount},
-        rbac::v1::{Role, RoleBinding},
-    },
+    api::{batch::v1::Job, core::v1::PodSpec},
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
+use kube::ResourceExt;
 use lem_crds::{EfficiencyExperimentSpec, Runner, plan::LoadPlan, runner::Assignment};
 
-pub use self::name::{
-    COHORT_LABEL, COMPONENT_LABEL, EXPERIMENT_LABEL, EXPERIMENT_UID_LABEL, INCARNATION_LABEL, MANAGED_BY,
-    MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, runner_name,
+pub use self::{
+    access::Access,
+    name::{
+        COHORT_LABEL, COMPONENT_LABEL, EXPERIMENT_LABEL, EXPERIMENT_UID_LABEL, INCARNATION_LABEL, MANAGED_BY,
+        MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, fleet_account_name, node_cohort_name,
+        runner_name,
+    },
+    pod::GPU,
 };
 
 /// The experiment that owns what is built.
@@ -80,6 +82,8 @@ pub struct CohortPlan<'a> {
     pub key: &'a str,
     /// Which set of processes this is, from 0.
     pub incarnation: u32,
+    /// The one node that it measures, where each node is measured by itself.
+    pub node: Option<&'a str>,
     /// What each process loads.
     pub load: &'a LoadPlan,
     /// Trials that may still come, retries and extensions included.
@@ -91,19 +95,26 @@ pub struct CohortPlan<'a> {
 impl CohortPlan<'_> {
     /// Name of the Job and of everything else that the cohort has one of.
     pub fn name(&self) -> String {
-        cohort_name(self.owner, self.key, self.incarnation)
+        match self.node {
+            None => cohort_name(self.owner, self.key, self.incarnation),
+            Some(node) => node_cohort_name(self.owner, self.key, node, self.incarnation),
+        }
+    }
+
+    /// Whom its pods act as: a fleet of a thousand nodes has one account and not a thousand.
+    fn account(&self) -> String {
+        match self.node {
+            None => self.name(),
+            Some(_) => fleet_account_name(self.owner),
+        }
     }
 }
 
 /// The objects of one cohort, in the order in which they are applied: a pod finds everything that it needs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CohortObjects {
-    /// Whom the pods act as.
-    pub service_account: ServiceAccount,
-    /// What they may do: read, watch and report on their own mailboxes.
-    pub role: Role,
-    /// Joins the two.
-    pub role_binding: RoleBinding,
+    /// Whom the pods act as, unless they share the account of their fleet.
+    pub access: Option<Access>,
     /// One mailbox per process.
     pub runners: Vec<Runner>,
     /// The processes.
@@ -112,13 +123,21 @@ pub struct CohortObjects {
 
 /// Builds a cohort.
 pub fn cohort(plan: &CohortPlan<'_>) -> CohortObjects {
+    let runners = mailbox::runners(plan);
+    let own_account = || {
+        let names: Vec<String> = runners.iter().map(ResourceExt::name_any).collect();
+        access::access(&name::metadata(plan, plan.name()), &names)
+    };
     CohortObjects {
-        service_account: access::service_account(plan),
-        role: access::role(plan),
-        role_binding: access::role_binding(plan),
-        runners: mailbox::runners(plan),
+        access: plan.node.is_none().then(own_account),
         job: job::job(plan),
+        runners,
     }
+}
+
+/// Builds the account that all pods of a fleet share, with rights on these mailboxes.
+pub fn fleet_access(owner: &Owner, runners: &[String]) -> Access {
+    access::access(&name::fleet_metadata(owner), runners)
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 mod open;
 
+pub(super) use self::open::close;
+
 use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +15,7 @@ use lem_crds::{
     experiment::Restart,
     plan::{Point, TrialIdentity},
     runner::{Assignment, RunnerError},
-    status::{ProcessFailure, TrialFailure},
+    status::{FleetNodes, ProcessFailure, TrialFailure},
 };
 
 use super::{
@@ -43,6 +45,8 @@ pub enum Change {
         cohort: String,
         /// Number of the incarnation.
         incarnation: u32,
+        /// The one node that it measures, where each node is measured by itself.
+        node: Option<String>,
         /// The first trial.
         assignment: Box<Assignment>,
     },
@@ -52,6 +56,18 @@ pub enum Change {
         runner: String,
         /// What it holds from now on.
         letter: Letter,
+    },
+    /// Give the account that the nodes of a fleet share its rights on these mailboxes, and on no others.
+    Grant {
+        /// Names of all `Runner`s of the fleet.
+        runners: Vec<String>,
+    },
+    /// Keep the failed trials of a node in its mailbox.
+    Remember {
+        /// Name of the `Runner`.
+        runner: String,
+        /// All that it keeps from now on.
+        failures: Vec<TrialFailure>,
     },
     /// Delete a Job with its pods.
     DeleteJob {
@@ -93,6 +109,8 @@ pub enum Stage {
     Measuring(TrialIdentity),
     /// The last baseline of an incarnation.
     Closing,
+    /// Nodes are measured, each by itself.
+    Fleet(FleetNodes),
     /// Nothing runs, by the user's wish.
     Suspended,
     /// Nothing more comes.
@@ -119,7 +137,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn at(stage: Stage) -> Self {
+    pub(super) fn at(stage: Stage) -> Self {
         Self {
             changes: Vec::new(),
             failures: Vec::new(),
@@ -135,6 +153,8 @@ impl Decision {
 pub struct Situation<'a> {
     /// The experiment and its plan.
     pub prepared: &'a Prepared,
+    /// The one node that all of this is about, where each node is measured by itself.
+    pub node: Option<&'a str>,
     /// What was seen.
     pub observed: &'a Observed,
     /// What processes have reported.
@@ -308,6 +328,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         decision.changes.push(Change::CreateCohort {
             cohort: cohort.key.clone(),
             incarnation: number,
+            node: situation.node.map(ToOwned::to_owned),
             assignment: Box::new(assignment),
         });
     }
@@ -324,7 +345,7 @@ pub fn let_go(situation: &Situation<'_>) -> Decision {
 }
 
 /// The deletion of the Job, unless it is under way or done.
-fn delete_job(incarnation: &Incarnation) -> Option<Change> {
+pub(super) fn delete_job(incarnation: &Incarnation) -> Option<Change> {
     incarnation.job.as_ref().filter(|job| !job.deleting)?;
     Some(Change::DeleteJob {
         name: incarnation.name.clone(),
@@ -348,6 +369,8 @@ pub fn name(change: &Change) -> &'static str {
             letter: Letter::Finish, ..
         } => "finish",
         Change::Tell { .. } => "assign",
+        Change::Grant { .. } => "grant",
+        Change::Remember { .. } => "remember",
         Change::DeleteJob { .. } => "delete_job",
         Change::SetTimeToLive { .. } => "set_time_to_live",
     }
@@ -377,15 +400,12 @@ fn await_end(situation: &Situation<'_>, incarnation: &Incarnation, decision: &mu
 fn times_to_live(situation: &Situation<'_>, incarnations: &[Incarnation]) -> Vec<Change> {
     let lives = situation.prepared.spec.ttl_seconds_after_finished.unwrap_or_default();
     let finished = incarnations.iter().filter_map(|incarnation| {
-        let job = incarnation
-            .job
-            .as_ref()
-            .filter(|job| !job.has_time_to_live && !job.deleting)?;
+        let job = incarnation.job.as_ref().filter(|job| !job.deleting)?;
         let seconds = match job.end.as_ref()? {
             JobEnd::Complete => lives.success,
             JobEnd::Failed(_) => lives.failure,
         };
-        Some(Change::SetTimeToLive {
+        (job.time_to_live != Some(seconds)).then(|| Change::SetTimeToLive {
             name: incarnation.name.clone(),
             seconds,
         })

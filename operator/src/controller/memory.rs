@@ -2,12 +2,12 @@
 //! it out again. Pure.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{Mutex, PoisonError},
-    time::Instant,
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
 };
 
-use super::stall::Cause;
+use super::{fleet::look::Outlook, stall::Cause};
 
 /// Experiments that are remembered before those that are gone are forgotten.
 const MOST: usize = 1000;
@@ -23,6 +23,43 @@ pub(super) struct Memory {
     pub(super) namespace_ends: bool,
     /// When it came into its present phase, if this operator has seen that.
     pub(super) phase_since: Option<Instant>,
+    /// Of a fleet: mailboxes that its account has rights on.
+    pub(super) granted: BTreeSet<String>,
+    /// Of a fleet: nodes on which nothing changes any more, by name.
+    pub(super) settled: HashMap<String, Arc<Settled>>,
+    /// Of a fleet: when its status was written last.
+    pub(super) status_written: Option<Instant>,
+    /// Of a fleet: its last look.
+    pub(super) pace: Pace,
+}
+
+/// What was found of a node on which nothing changes any more.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// Versions of everything that it was found in.
+    pub(super) versions: String,
+    /// What was found.
+    pub(super) outlook: Outlook,
+}
+
+/// Keeps looks to a share of the time: a fleet reports far more often than anything is to be decided.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    last: Option<(Instant, Duration)>,
+}
+
+impl Pace {
+    /// A look has ended that took so long.
+    pub(super) fn looked(&mut self, took: Duration) {
+        self.last = Some((Instant::now(), took));
+    }
+
+    /// How long to wait with the next one, so that looks take one in `share` parts of the time.
+    pub(super) fn pause(&self, share: u32) -> Option<Duration> {
+        let (ended, took) = self.last?;
+        let pause = took * (share - 1);
+        pause.checked_sub(ended.elapsed()).filter(|rest| !rest.is_zero())
+    }
 }
 
 /// Of all experiments, by UID.

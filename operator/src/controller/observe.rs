@@ -3,13 +3,15 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt::Write,
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::{Event, Namespace, Pod},
+    core::v1::{Event, Namespace, Node, Pod},
 };
 use kube::{Api, Client, Resource, ResourceExt, api::ListParams, core::DeserializeGuard, runtime::reflector::Store};
 use lem_crds::Runner;
@@ -18,7 +20,7 @@ use super::{
     build::EXPERIMENT_UID_LABEL,
     expectation,
     neighbour::{self, Neighbour},
-    view::{Incarnation, Observed, PodView},
+    view::{self, Incarnation, JOB_NAME_LABEL, Observed, PodView},
     watch::Guarded,
 };
 
@@ -36,6 +38,69 @@ pub struct Caches {
     pub jobs: Store<DeserializeGuard<Job>>,
     /// Pods.
     pub pods: Store<DeserializeGuard<Pod>>,
+    /// Nodes; an operator of one namespace may not read them.
+    pub nodes: Option<Store<Node>>,
+}
+
+/// An object of a cache, without a copy.
+type Shared<K> = Arc<DeserializeGuard<K>>;
+
+/// What the caches hold of one node of a fleet, by reference.
+#[derive(Debug, Clone, Default)]
+pub(super) struct OfNode {
+    pub(super) runners: Vec<Shared<Runner>>,
+    pub(super) jobs: Vec<Shared<Job>>,
+    pub(super) pods: Vec<Shared<Pod>>,
+}
+
+impl OfNode {
+    /// A copy of all of it.
+    pub(super) fn observed(&self) -> Observed {
+        fn copies<K: Clone>(objects: &[Shared<K>]) -> Vec<K> {
+            objects
+                .iter()
+                .filter_map(|object| object.0.as_ref().ok().cloned())
+                .collect()
+        }
+        Observed {
+            runners: copies(&self.runners),
+            jobs: copies(&self.jobs),
+            pods: copies(&self.pods),
+            ..Observed::default()
+        }
+    }
+
+    /// The version of everything that own writes are waited for in, by UID.
+    pub(super) fn versions(&self) -> impl Iterator<Item = (String, u64)> {
+        fn pairs<K>(objects: &[Shared<K>]) -> impl Iterator<Item = (String, u64)>
+        where
+            K: Resource<DynamicType = ()>,
+        {
+            objects
+                .iter()
+                .filter_map(|object| object.uid().zip(expectation::version(object.as_ref())))
+        }
+        pairs(&self.runners).chain(pairs(&self.jobs))
+    }
+
+    /// Changes whenever a mailbox or the end of a Job does.
+    pub(super) fn fingerprint(&self) -> String {
+        let mut text = String::new();
+        for runner in &self.runners {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{} ", runner.resource_version().unwrap_or_default());
+        }
+        for job in &self.jobs {
+            let live = job.0.as_ref().is_ok_and(view::is_live);
+            let _ = write!(text, "{} {live} ", job.uid().unwrap_or_default());
+        }
+        text
+    }
+
+    /// Somebody deletes pods of it that have not ended.
+    pub(super) fn deletes_pods(&self) -> bool {
+        self.pods.iter().any(|pod| pod.meta().deletion_timestamp.is_some())
+    }
 }
 
 impl Caches {
@@ -50,6 +115,43 @@ impl Caches {
             api_refusal: None,
             namespace_ends: false,
         }
+    }
+
+    /// Everything of one fleet, node by node.
+    pub(super) fn observe_nodes(&self, experiment_uid: &str) -> BTreeMap<String, OfNode> {
+        let mut by_node: BTreeMap<String, OfNode> = BTreeMap::new();
+        let mut node_of_job: HashMap<String, String> = HashMap::new();
+        for runner in self.runners.state() {
+            let Some(Ok(readable)) = ours(&runner, experiment_uid).then_some(&runner.0) else {
+                continue;
+            };
+            let Some(node) = readable.spec.node.clone() else {
+                continue;
+            };
+            if let Some(job) = view::job_of_runner(readable) {
+                node_of_job.insert(job, node.clone());
+            }
+            by_node.entry(node).or_default().runners.push(runner);
+        }
+        for job in self.jobs.state() {
+            let node = node_of_job.get(&job.name_any()).filter(|_| ours(&job, experiment_uid));
+            if let Some(of_node) = node.and_then(|node| by_node.get_mut(node)) {
+                of_node.jobs.push(job);
+            }
+        }
+        for pod in self.pods.state() {
+            let job = pod.labels().get(JOB_NAME_LABEL).filter(|_| ours(&pod, experiment_uid));
+            let node = job.and_then(|job| node_of_job.get(job)).cloned();
+            if let Some(of_node) = node.and_then(|node| by_node.get_mut(&node)) {
+                of_node.pods.push(pod);
+            }
+        }
+        // The caches have no order.
+        for of_node in by_node.values_mut() {
+            of_node.runners.sort_by_key(|runner| runner.name_any());
+            of_node.jobs.sort_by_key(|job| job.name_any());
+        }
+        by_node
     }
 
     /// Experiments that are partly placed, of all that there are.
@@ -76,14 +178,13 @@ fn of<K>(store: &Store<DeserializeGuard<K>>, experiment_uid: &str) -> Vec<K>
 where
     K: Resource<DynamicType = ()> + Clone + 'static,
 {
-    let ours = |object: &DeserializeGuard<K>| {
-        object
-            .labels()
-            .get(EXPERIMENT_UID_LABEL)
-            .is_some_and(|uid| uid == experiment_uid)
-    };
-    let found = store.state().into_iter().filter(|object| ours(object));
+    let found = store.state().into_iter().filter(|object| ours(object, experiment_uid));
     found.filter_map(|object| object.0.as_ref().ok().cloned()).collect()
+}
+
+fn ours<K: Resource<DynamicType = ()>>(object: &DeserializeGuard<K>, experiment_uid: &str) -> bool {
+    let uid = object.labels().get(EXPERIMENT_UID_LABEL);
+    uid.is_some_and(|uid| uid == experiment_uid)
 }
 
 /// The version of everything that was seen, by UID.
@@ -142,7 +243,7 @@ fn deletes_pods(observed: &Observed) -> bool {
 }
 
 /// Whether a namespace is being deleted, or gone. An operator that may not look acts as if it were not.
-async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
+pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<bool, kube::Error> {
     match Api::<Namespace>::all(client.clone()).get_metadata_opt(namespace).await {
         Ok(found) => Ok(found.is_none_or(|namespace| namespace.metadata.deletion_timestamp.is_some())),
         Err(kube::Error::Api(status)) if status.code == 403 => {

@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::PodSpec;
 use kube::ResourceExt;
 use lem_crds::{
     EfficiencyExperiment, EfficiencyExperimentSpec,
-    experiment::{ModelSource, Prompts},
+    experiment::{ModelSource, PlacementStrategy, Prompts},
     plan::Point,
     validate::{self, Violation},
 };
@@ -51,6 +51,14 @@ pub struct Prepared {
     pub slots: Vec<TrialSlot>,
     /// Which of them share a load, in order of first use.
     pub cohorts: Vec<Cohort>,
+}
+
+impl Prepared {
+    /// Each node is measured by itself.
+    pub fn each_node(&self) -> bool {
+        let placement = self.spec.placement.as_ref();
+        placement.is_some_and(|placement| placement.strategy == PlacementStrategy::EachNode)
+    }
 }
 
 /// Checks what neither schema nor CEL can see, and resolves the plan.

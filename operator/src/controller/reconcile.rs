@@ -1,5 +1,7 @@
 //! One reconciliation: the steps in their order. Client.
 
+mod fleet;
+
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -92,6 +94,9 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
             return Ok(Action::await_change());
         }
     };
+    if prepared.each_node() {
+        return fleet::steps(experiment, &prepared, &before, context).await;
+    }
     let mut observed = context.caches.observe(uid);
     let mut seen = observe::versions(&observed);
     seen.extend(expectation::version(experiment).map(|version| (uid.to_owned(), version)));
@@ -118,6 +123,7 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     let neighbours = neighbours.unwrap_or_default();
     let situation = Situation {
         prepared: &prepared,
+        node: None,
         observed: &observed,
         records: &records,
         failures: &failures,

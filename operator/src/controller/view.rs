@@ -74,14 +74,7 @@ impl Observed {
 
     fn incarnation(&self, cohort: String, number: u32, mut runners: Vec<Runner>) -> Incarnation {
         runners.sort_by_key(|runner| runner.spec.process);
-        let name = runners
-            .first()
-            .and_then(|runner| {
-                let whole = runner.name_any();
-                let suffix = runner_name("", runner.spec.process);
-                whole.strip_suffix(&suffix).map(ToOwned::to_owned)
-            })
-            .unwrap_or_default();
+        let name = runners.first().and_then(job_of_runner).unwrap_or_default();
         let job = self.jobs.iter().find(|job| job.name_any() == name).map(job_view);
         let seats = runners
             .into_iter()
@@ -122,6 +115,12 @@ impl Observed {
             (made, !pod_view(pod).ended(), pod.name_any())
         })
     }
+}
+
+/// Name of the Job whose pod writes a mailbox.
+pub fn job_of_runner(runner: &Runner) -> Option<String> {
+    let suffix = runner_name("", runner.spec.process);
+    runner.name_any().strip_suffix(&suffix).map(ToOwned::to_owned)
 }
 
 /// One set of processes of a cohort.
@@ -235,8 +234,8 @@ pub struct JobView {
     pub created: Timestamp,
     /// How it ended, if it has.
     pub end: Option<JobEnd>,
-    /// Whether its time to live is set.
-    pub has_time_to_live: bool,
+    /// Seconds that it stays after its end, if that is set.
+    pub time_to_live: Option<u32>,
     /// It is being deleted.
     pub deleting: bool,
 }
@@ -274,10 +273,10 @@ fn job_view(job: &Job) -> JobView {
     JobView {
         created: job.creation_timestamp().map(|time| time.0).unwrap_or_default(),
         end,
-        has_time_to_live: job
+        time_to_live: job
             .spec
             .as_ref()
-            .is_some_and(|spec| spec.ttl_seconds_after_finished.is_some()),
+            .and_then(|spec| u32::try_from(spec.ttl_seconds_after_finished?).ok()),
         deleting: job.metadata.deletion_timestamp.is_some(),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lem_crds::runner::DeviceObservation;
 
-use super::statistics::{mean, median, sample_variance, student_quantile};
+use super::statistics::{CONFIDENCE, mean, median, welch_half_width};
 
 /// Distance from the median, in median absolute deviations, beyond which a node is an outlier.
 pub const OUTLIER_DEVIATIONS: f64 = 3.5;
@@ -122,20 +122,8 @@ pub fn compare(metric: &str, baseline: &Side<'_>, candidate: &Side<'_>) -> Resul
         baseline: before.len(),
         candidate: after.len(),
     };
-    let variance_before = sample_variance(&before).ok_or_else(too_few)? / before.len() as f64;
-    let variance_after = sample_variance(&after).ok_or_else(too_few)? / after.len() as f64;
+    let half_width = welch_half_width(&before, &after, CONFIDENCE).ok_or_else(too_few)?;
     let difference = mean(&after) - mean(&before);
-    let variance = variance_before + variance_after;
-    // Cycles without any spread, such as token counts, leave no error to multiply.
-    let half_width = if variance > 0.0 {
-        // Welch–Satterthwaite
-        let degrees = variance.powi(2)
-            / (variance_before.powi(2) / (before.len() as f64 - 1.0)
-                + variance_after.powi(2) / (after.len() as f64 - 1.0));
-        student_quantile(degrees).ok_or_else(too_few)? * variance.sqrt()
-    } else {
-        0.0
-    };
     let (lower, upper) = (difference - half_width, difference + half_width);
     let outcome = if lower > 0.0 {
         if higher_is_better {
@@ -288,7 +276,7 @@ pub struct FleetOutlier<'a> {
 }
 
 /// Nodes whose joules per token leave median ± 3.5 × MAD of their class, in classes of 5 nodes or more
-/// (METHODOLOGY §11). The deviation is the plain median of |x − median|, not scaled to a normal distribution.
+/// (METHODOLOGY §11).
 pub fn fleet_outliers(members: &[FleetMember]) -> Vec<FleetOutlier<'_>> {
     let mut classes: BTreeMap<&str, Vec<&FleetMember>> = BTreeMap::new();
     for member in members {
@@ -303,26 +291,45 @@ pub fn fleet_outliers(members: &[FleetMember]) -> Vec<FleetOutlier<'_>> {
 
 fn outliers<'a>(class: &[&'a FleetMember]) -> Vec<FleetOutlier<'a>> {
     let values: Vec<f64> = class.iter().map(|member| member.joules_per_token).collect();
-    let Some(middle) = median(&values) else {
+    let Some(usual) = usual_range(&values) else {
         return Vec::new();
     };
-    let distances: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
-    let Some(deviation) = median(&distances) else {
-        return Vec::new();
-    };
-    let (lower, upper) = (
-        middle - OUTLIER_DEVIATIONS * deviation,
-        middle + OUTLIER_DEVIATIONS * deviation,
-    );
-    let outside = class
-        .iter()
-        .filter(|member| member.joules_per_token < lower || member.joules_per_token > upper);
+    let outside = class.iter().filter(|member| !usual.contains(member.joules_per_token));
     outside
         .map(|member| FleetOutlier {
             member,
-            median: middle,
-            lower,
-            upper,
+            median: usual.median,
+            lower: usual.lower,
+            upper: usual.upper,
         })
         .collect()
+}
+
+/// Median ± 3.5 × MAD.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct UsualRange {
+    pub(super) median: f64,
+    pub(super) deviation: f64,
+    pub(super) lower: f64,
+    pub(super) upper: f64,
+}
+
+impl UsualRange {
+    pub(super) fn contains(&self, value: f64) -> bool {
+        (self.lower..=self.upper).contains(&value)
+    }
+}
+
+/// The range of a class. The deviation is the plain median of |x − median|, not scaled to a normal distribution. `None`
+/// without values.
+pub(super) fn usual_range(values: &[f64]) -> Option<UsualRange> {
+    let middle = median(values)?;
+    let distances: Vec<f64> = values.iter().map(|value| (value - middle).abs()).collect();
+    let deviation = median(&distances)?;
+    Some(UsualRange {
+        median: middle,
+        deviation,
+        lower: middle - OUTLIER_DEVIATIONS * deviation,
+        upper: middle + OUTLIER_DEVIATIONS * deviation,
+    })
 }

@@ -5,7 +5,7 @@ use lem_crds::{experiment::Pricing, metrics::Unavailable};
 use super::availability::{Value, product, ratio, ratio_or};
 
 /// Joules in a kilowatt-hour.
-const JOULES_PER_KILOWATT_HOUR: f64 = 3.6e6;
+pub(super) const JOULES_PER_KILOWATT_HOUR: f64 = 3.6e6;
 
 /// Sums and lengths that the ratios are formed from.
 #[derive(Debug, Clone, Copy)]

@@ -1,4 +1,8 @@
-//! What each node of a fleet came to by itself. Pure.
+//! What each node of a fleet came to by itself, and how nodes of one class compare. Pure.
+
+mod class;
+mod difference;
+mod node;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,6 +18,11 @@ use super::{
     record::{Record, find_window},
     statistics::mean,
     summary,
+};
+
+pub use self::{
+    class::{ClassResult, Most, classes},
+    node::{NodePoint, NodeResult, node_trials},
 };
 
 /// Joules per token of each node at one point: the mean over its cycles of the energy of the node's own counters over

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lem_crds::{
     EfficiencyExperimentSpec, SCHEMA_VERSION,
-    experiment::{Engine, SweepAxis, SweepField, SweepValue},
+    experiment::{Barrier, Engine, PlacementStrategy, SweepAxis, SweepField, SweepValue},
     metrics,
     plan::{LoadPlan, Point, WindowPlan, sha256},
     validate::{self, Violation},
@@ -188,13 +188,22 @@ fn point(
         gpus: None,
         gpus_per_process: resolved.processes.gpus_per_process,
     };
+    let each_node = resolved
+        .placement
+        .as_ref()
+        .is_some_and(|placement| placement.strategy == PlacementStrategy::EachNode);
     let window = WindowPlan {
         workload: resolved.workload,
         decoder: resolved.decoder,
         batching,
         warmup: resolved.protocol.warmup,
         cooldown: resolved.protocol.cooldown,
-        barrier: resolved.protocol.barrier,
+        // Nodes that are measured by themselves wait for nobody.
+        barrier: if each_node {
+            Barrier::None
+        } else {
+            resolved.protocol.barrier
+        },
         deadlines: resolved.protocol.deadlines,
     };
     let hashed = Hashed {

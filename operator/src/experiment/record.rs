@@ -19,6 +19,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether it has measured anything.
+    pub fn has_windows(&self) -> bool {
+        !self.status.windows.is_empty()
+    }
+
     /// The records of one `Runner`: of the pods that were lost, and of the present one.
     pub fn of_runner(process: u32, status: &RunnerStatus) -> Vec<Self> {
         let earlier = status.earlier.iter().map(|lost| RunnerStatus {

@@ -16,7 +16,7 @@ pub fn estimate(values: &[f64]) -> Option<Estimate> {
     let mean = mean(values);
     let standard_deviation = sample_variance(values).map(f64::sqrt);
     let half_width = standard_deviation
-        .zip(student_quantile(count - 1.0))
+        .zip(student_quantile(count - 1.0, CONFIDENCE))
         .map(|(deviation, quantile)| quantile * deviation / count.sqrt());
     Some(Estimate {
         mean,
@@ -30,10 +30,25 @@ pub fn estimate(values: &[f64]) -> Option<Estimate> {
     })
 }
 
-/// The two-sided 95 % quantile of Student's t; `None` below one degree of freedom only where it is not positive.
-pub(super) fn student_quantile(degrees_of_freedom: f64) -> Option<f64> {
+/// The two-sided quantile of Student's t at a confidence; `None` only where the degrees of freedom are not positive.
+pub(super) fn student_quantile(degrees_of_freedom: f64, confidence: f64) -> Option<f64> {
     let distribution = StudentsT::new(0.0, 1.0, degrees_of_freedom).ok()?;
-    Some(distribution.inverse_cdf(f64::midpoint(1.0, CONFIDENCE)))
+    Some(distribution.inverse_cdf(f64::midpoint(1.0, confidence)))
+}
+
+/// Half the width of the interval of mean(after) − mean(before) with unequal variances (Welch 1947, degrees of freedom by
+/// Welch–Satterthwaite); `None` with fewer than two values on a side. Values without any spread, such as token counts,
+/// leave no error to multiply: 0.
+pub(super) fn welch_half_width(before: &[f64], after: &[f64], confidence: f64) -> Option<f64> {
+    let of_mean = |values: &[f64]| Some(sample_variance(values)? / values.len() as f64);
+    let (variance_before, variance_after) = (of_mean(before)?, of_mean(after)?);
+    let variance = variance_before + variance_after;
+    if variance <= 0.0 {
+        return Some(0.0);
+    }
+    let degrees = variance.powi(2)
+        / (variance_before.powi(2) / (before.len() as f64 - 1.0) + variance_after.powi(2) / (after.len() as f64 - 1.0));
+    Some(student_quantile(degrees, confidence)? * variance.sqrt())
 }
 
 /// Arithmetic mean; zero values give no number, so callers ask for at least one.
@@ -83,7 +98,7 @@ mod tests {
     fn the_quantiles_are_the_published_ones_for_two_to_forty_cycles() {
         for (index, published) in PUBLISHED.iter().enumerate() {
             let degrees = index as f64 + 1.0;
-            let computed = student_quantile(degrees).unwrap();
+            let computed = student_quantile(degrees, CONFIDENCE).unwrap();
             assert!(
                 (computed - published).abs() <= 0.000_51,
                 "{degrees}: {computed} against {published}"

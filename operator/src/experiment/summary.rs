@@ -21,8 +21,28 @@ use super::{
 pub struct Summary {
     /// What a user reads.
     pub status: EfficiencyExperimentStatus,
-    /// Each trial that has a result, with its point; repeated ones too.
-    pub trials: Vec<(u32, TrialResult)>,
+    /// Each trial that has a result; repeated ones too.
+    pub trials: Vec<MeasuredTrial>,
+}
+
+/// A trial that has a result.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasuredTrial {
+    /// Index of its point.
+    pub point: u32,
+    /// The node that it measured, where each node is measured by itself.
+    pub node: Option<TrialNode>,
+    /// What it came to.
+    pub result: TrialResult,
+}
+
+/// The one node of a trial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TrialNode {
+    /// Its name.
+    pub name: String,
+    /// Its class.
+    pub class: String,
 }
 
 /// One attempt at one cycle of a point.
@@ -150,7 +170,11 @@ pub fn summarise(
         if !of_point.is_empty() {
             results.push(summarise_point(point, cycles, &of_point, &environments, measured_at));
         }
-        trials.extend(of_point.into_iter().map(|trial| (point.index, trial)));
+        trials.extend(of_point.into_iter().map(|result| MeasuredTrial {
+            point: point.index,
+            node: None,
+            result,
+        }));
     }
     let phase = match (finished == planned, finished) {
         (true, _) => ExperimentPhase::Complete,
@@ -163,7 +187,7 @@ pub fn summarise(
             planned,
             finished,
             retried: failures.len() as u32,
-            verdicts: VerdictCounts::of(trials.iter().map(|(_, trial)| trial.verdict)),
+            verdicts: VerdictCounts::of(trials.iter().map(|trial| trial.result.verdict)),
             summary: format!("{finished}/{planned}"),
         },
         headline: headline(&results),
@@ -212,7 +236,8 @@ pub fn describe(processes: &[(u32, RunnerError)]) -> String {
         .join("; ")
 }
 
-fn headline(points: &[lem_crds::status::PointResult]) -> Option<Headline> {
+/// The best point by joules per token, as `kubectl get` shows it.
+pub fn headline(points: &[lem_crds::status::PointResult]) -> Option<Headline> {
     let usable = points.iter().filter(|point| point.verdict != Verdict::Invalid);
     let best = usable
         .filter_map(|point| Some((point.metrics.joules_per_token.as_ref()?.mean, point)))

@@ -3,6 +3,7 @@
 mod cycles;
 mod doubts;
 pub(crate) mod fixtures;
+mod fleet;
 mod golden;
 mod planning;
 mod properties;

@@ -274,6 +274,9 @@ impl<'a> Cohort<'a> {
                 .collect()
         });
         RunnerSpec {
+            node: None,
+            service_account_name: None,
+            failures: Vec::new(),
             experiment: setting.experiment.clone(),
             cohort: setting.cohort.clone(),
             process,

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use lem_crds::{metrics::DEFINITIONS, status::TrialResult};
+use lem_crds::metrics::DEFINITIONS;
 
 use super::{Report, ReportError, facts};
+use crate::experiment::summary::MeasuredTrial;
 
-/// One row per trial: identity, swept values (`value.<field>`), verdict, scope, every metric under its METHODOLOGY name
+/// One row per trial: identity, the node where each is measured by itself, swept values (`value.<field>`), verdict, scope, every metric under its METHODOLOGY name
 /// (empty for null), and the reasons of the nulls in `not_available`.
 pub fn csv(report: &Report<'_>) -> Result<String, ReportError> {
     let fields: BTreeSet<&str> = report
@@ -17,9 +18,9 @@ pub fn csv(report: &Report<'_>) -> Result<String, ReportError> {
         .collect();
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     writer.write_record(header(&fields)).map_err(ReportError::Csv)?;
-    for (point, trial) in report.trials {
+    for trial in report.trials {
         writer
-            .write_record(row(report, &fields, *point, trial))
+            .write_record(row(report, &fields, trial))
             .map_err(ReportError::Csv)?;
     }
     let bytes = writer
@@ -33,6 +34,7 @@ fn header(fields: &BTreeSet<&str>) -> Vec<String> {
     header.extend(fields.iter().map(|field| format!("value.{field}")));
     header.extend(
         [
+            "node",
             "node_class",
             "plan_sha256",
             "cycle",
@@ -52,8 +54,14 @@ fn header(fields: &BTreeSet<&str>) -> Vec<String> {
     header
 }
 
-fn row(report: &Report<'_>, fields: &BTreeSet<&str>, index: u32, trial: &TrialResult) -> Vec<String> {
-    let point = report.point(index);
+fn row(report: &Report<'_>, fields: &BTreeSet<&str>, measured: &MeasuredTrial) -> Vec<String> {
+    let MeasuredTrial {
+        point: index,
+        node,
+        result: trial,
+    } = measured;
+    let point = report.point(*index);
+    let class = node.as_ref().map(|node| &node.class).or(point.map(|p| &p.node_class));
     let of_point = |value: Option<&String>| value.map(|text| harmless(text)).unwrap_or_default();
     let mut row = vec![
         harmless(report.experiment_name),
@@ -71,7 +79,8 @@ fn row(report: &Report<'_>, fields: &BTreeSet<&str>, index: u32, trial: &TrialRe
         .map(|reason| format!("{:?}: {}", reason.doubt, reason.message))
         .collect();
     row.extend([
-        of_point(point.map(|p| &p.node_class)),
+        of_point(node.as_ref().map(|node| &node.name)),
+        of_point(class),
         of_point(point.map(|p| &p.plan_sha256)),
         trial.cycle.to_string(),
         trial.attempt.to_string(),
@@ -134,8 +143,8 @@ mod tests {
         let report = fixture.report();
         let (header, rows) = parsed(&csv(&report).unwrap());
         assert_eq!(rows.len(), report.trials.len());
-        for ((_, trial), row) in report.trials.iter().zip(&rows) {
-            for (definition, value) in trial.metrics.iter() {
+        for (trial, row) in report.trials.iter().zip(&rows) {
+            for (definition, value) in trial.result.metrics.iter() {
                 let column = header.iter().position(|name| name == definition.name).unwrap();
                 assert_eq!(row[column].parse().ok().as_ref(), value, "{}", definition.name);
             }

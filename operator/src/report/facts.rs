@@ -89,6 +89,20 @@ pub(super) fn whole_label(point: &PointResult) -> String {
 
 /// The values in which a point differs from others; all of them where it is alone.
 pub(super) fn label(report: &Report<'_>, point: &PointResult) -> String {
+    let label = values_label(report, point);
+    if report.status.fleet.is_none() {
+        return label;
+    }
+    // A point of a fleet is one class of its nodes.
+    let class = printable(&point.node_class);
+    if point.values.is_empty() {
+        class
+    } else {
+        format!("{label} on {class}")
+    }
+}
+
+fn values_label(report: &Report<'_>, point: &PointResult) -> String {
     if report.status.points.len() < 2 {
         return whole_label(point);
     }

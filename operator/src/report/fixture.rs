@@ -17,13 +17,14 @@ use lem_crds::{
 };
 
 use super::Report;
+use crate::experiment::summary::MeasuredTrial;
 
 const LONG: &str = "a-very-long-value-that-someone-gave-to-a-swept-field-because-nothing-forbids-it-0123456789";
 
 /// Owner of everything that a [`Report`] borrows.
 pub(crate) struct Fixture {
     pub(crate) status: EfficiencyExperimentStatus,
-    pub(crate) trials: Vec<(u32, TrialResult)>,
+    pub(crate) trials: Vec<MeasuredTrial>,
     pub(crate) runners: Vec<RunnerStatus>,
 }
 
@@ -308,7 +309,11 @@ impl Fixture {
                     metrics,
                     not_available,
                 };
-                trials.push((index, trial));
+                trials.push(MeasuredTrial {
+                    point: index,
+                    node: None,
+                    result: trial,
+                });
             }
             let metrics = MetricSet::from_fn(|definition| {
                 let values: Vec<f64> = sets
@@ -348,7 +353,7 @@ impl Fixture {
                 planned: 12,
                 finished: 12,
                 retried: 1,
-                verdicts: VerdictCounts::of(trials.iter().map(|(_, trial)| trial.verdict)),
+                verdicts: VerdictCounts::of(trials.iter().map(|trial| trial.result.verdict)),
                 summary: "12/12".to_owned(),
             },
             points,

@@ -2,6 +2,7 @@
 
 mod axis;
 mod drawing;
+mod fleet;
 mod intervals;
 mod latency;
 mod page;

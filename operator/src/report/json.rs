@@ -23,6 +23,10 @@ struct Document<'a> {
 #[serde(rename_all = "camelCase")]
 struct TrialOfPoint<'a> {
     point: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_class: Option<&'a str>,
     #[serde(flatten)]
     trial: &'a TrialResult,
 }
@@ -38,7 +42,12 @@ pub fn json(report: &Report<'_>) -> Result<String, ReportError> {
         trials: report
             .trials
             .iter()
-            .map(|(point, trial)| TrialOfPoint { point: *point, trial })
+            .map(|trial| TrialOfPoint {
+                point: trial.point,
+                node: trial.node.as_ref().map(|node| node.name.as_str()),
+                node_class: trial.node.as_ref().map(|node| node.class.as_str()),
+                trial: &trial.result,
+            })
             .collect(),
     };
     serde_json::to_string_pretty(&document).map_err(ReportError::Json)
@@ -57,9 +66,12 @@ mod tests {
         assert_eq!(value["schemaVersion"], 1);
         let status: EfficiencyExperimentStatus = serde_json::from_value(value["status"].clone()).unwrap();
         assert_eq!(&status, report.status);
-        for ((point, trial), row) in report.trials.iter().zip(value["trials"].as_array().unwrap()) {
-            assert_eq!(row["point"], *point);
-            assert_eq!(&serde_json::from_value::<TrialResult>(row.clone()).unwrap(), trial);
+        for (trial, row) in report.trials.iter().zip(value["trials"].as_array().unwrap()) {
+            assert_eq!(row["point"], trial.point);
+            assert_eq!(
+                serde_json::from_value::<TrialResult>(row.clone()).unwrap(),
+                trial.result
+            );
         }
     }
 }

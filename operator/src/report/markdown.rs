@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, facts, headline};
+use super::{Report, facts, fleet, headline};
 
 /// The result per point as a table, with headline, reasons, gaps and scope.
 pub fn markdown(report: &Report<'_>) -> String {
@@ -41,9 +41,21 @@ pub fn markdown(report: &Report<'_>) -> String {
         "Energy scope",
         facts::scopes(report).iter().map(|s| escaped(s)),
     );
+    for of_fleet in fleet::sections(report) {
+        section(
+            &mut text,
+            of_fleet.title,
+            of_fleet.lines.iter().map(|line| escaped(line)),
+        );
+    }
+    let over = if report.status.fleet.is_some() {
+        "nodes"
+    } else {
+        "cycles"
+    };
     let _ = writeln!(
         text,
-        "\nvalue ± half-width of the 95 % interval of the mean over cycles; made by {}",
+        "\nvalue ± half-width of the 95 % interval of the mean over {over}; made by {}",
         escaped(report.generated_by)
     );
     text

@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use lem_crds::status::{PointResult, Verdict};
 
-use super::{Report, facts};
+use super::{Report, facts, fleet};
 
 /// Below this many columns a table would break inside numbers, so each point becomes a block of lines.
 const NARROW: u16 = 110;
@@ -123,7 +123,18 @@ fn remarks(text: &mut String, report: &Report<'_>, color: bool) {
         report.status.partial.iter().map(|p| facts::printable(p)),
     );
     section(text, "Energy scope", facts::scopes(report).into_iter());
-    text.push_str("\nvalue ± half-width of the 95 % interval of the mean over cycles\n");
+    for of_fleet in fleet::sections(report) {
+        section(text, of_fleet.title, of_fleet.lines.into_iter());
+    }
+    let over = if report.status.fleet.is_some() {
+        "nodes"
+    } else {
+        "cycles"
+    };
+    let _ = writeln!(
+        text,
+        "\nvalue ± half-width of the 95 % interval of the mean over {over}"
+    );
 }
 
 fn section(text: &mut String, title: &str, lines: impl Iterator<Item = String>) {

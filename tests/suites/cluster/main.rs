@@ -15,6 +15,7 @@ mod cost;
 mod deletion;
 mod energy;
 mod experiment;
+mod fleet;
 mod hub;
 mod kubectl;
 mod local;

@@ -369,7 +369,9 @@ mod gpu {
                     }
                     batch.clear();
                     (0..rows).for_each(|row| batch.push(&[(row + step) as u32], step, &table(row), true));
-                    let tokens = decoder.choose(&batch, &vec![UnfilteredChoice::default(); rows]).unwrap();
+                    let tokens = decoder
+                        .choose(&batch, &vec![UnfilteredChoice::default(); rows])
+                        .unwrap();
                     assert!(tokens.iter().all(Option::is_some));
                 }
                 let rate = (rows * STEPS) as f64 / begin.elapsed().as_secs_f64();
@@ -386,7 +388,10 @@ mod gpu {
                 decoder.choose(&batch, &[UnfilteredChoice::default(); 8]).unwrap();
                 rates.push(2048.0 / begin.elapsed().as_secs_f64());
             }
-            eprintln!("{name} {} prefill, 2048 tokens at once: {rates:.0?} tokens/s", element_type.name());
+            eprintln!(
+                "{name} {} prefill, 2048 tokens at once: {rates:.0?} tokens/s",
+                element_type.name()
+            );
         }
     }
 }

@@ -1,8 +1,10 @@
 //! Experiments and what belongs to them. Client, but for [`results`].
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Resource, ResourceExt, api::ListParams};
-use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, Runner};
+use lem_crds::{EfficiencyExperiment, EfficiencyExperimentSpec, EfficiencyExperimentStatus, Runner, plan::Point};
 
 use super::{
     connection::Connection,
@@ -12,7 +14,7 @@ use super::{
 use crate::{
     controller::{aggregate::is_over, build::EXPERIMENT_UID_LABEL},
     experiment::{
-        self, Failure, Record, find_window,
+        self, Failure, Record, find_window, node_trials,
         summary::{self, Summary},
     },
 };
@@ -96,6 +98,9 @@ pub(super) fn results(
     let status = experiment.status.clone().unwrap_or_default();
     let spec = &experiment.spec;
     let points = experiment::plan(spec)?;
+    if status.fleet.is_some() {
+        return Ok(of_fleet(status, spec, &points, runners));
+    }
     let reported = runners.iter().filter_map(|runner| {
         let status = runner.status.as_ref()?;
         Some(Record::of_runner(runner.spec.process, status))
@@ -107,6 +112,34 @@ pub(super) fn results(
     let failures: Vec<Failure> = status.failures.iter().map(Failure::from).collect();
     let trials = summary::summarise(spec, &points, &records, &failures).trials;
     Ok((Summary { status, trials }, records))
+}
+
+/// A fleet's trials, node by node. In the records each node has an index of its own.
+fn of_fleet(
+    status: EfficiencyExperimentStatus,
+    spec: &EfficiencyExperimentSpec,
+    points: &[Point],
+    runners: &[Runner],
+) -> (Summary, Vec<Record>) {
+    let mut by_node: BTreeMap<&str, Vec<&Runner>> = BTreeMap::new();
+    for runner in runners {
+        if let Some(node) = &runner.spec.node {
+            by_node.entry(node).or_default().push(runner);
+        }
+    }
+    let (mut trials, mut all) = (Vec::new(), Vec::new());
+    for (index, (node, runners)) in (0..).zip(by_node) {
+        let failures = runners.iter().flat_map(|runner| &runner.spec.failures);
+        let failures: Vec<Failure> = failures.map(Failure::from).collect();
+        let statuses = runners.iter().filter_map(|runner| runner.status.as_ref());
+        let mut records: Vec<Record> = statuses.flat_map(|status| Record::of_runner(0, status)).collect();
+        trials.extend(node_trials(spec, points, node, &records, &failures));
+        for record in &mut records {
+            record.process = index;
+        }
+        all.extend(records);
+    }
+    (Summary { status, trials }, all)
 }
 
 /// Half of the trial under way is no result, and no doubt about one either.

@@ -38,6 +38,11 @@ pub(super) fn job(plan: &CohortPlan<'_>) -> Job {
             // Admission demands it beside a podFailurePolicy; it also keeps two pods of one process apart.
             pod_replacement_policy: Some("Failed".to_owned()),
             suspend: Some(false),
+            // A Job of its own for every node: setting this when it has ended would be one write more for each.
+            ttl_seconds_after_finished: plan.node.map(|_| {
+                let lives = plan.spec.ttl_seconds_after_finished.unwrap_or_default();
+                lives.success.cast_signed()
+            }),
             active_deadline_seconds: Some(active_deadline_seconds(plan)),
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {

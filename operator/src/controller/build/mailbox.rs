@@ -15,10 +15,13 @@ pub(super) fn runners(plan: &CohortPlan<'_>) -> Vec<Runner> {
                 process,
                 processes: plan.spec.processes.count,
                 incarnation: plan.incarnation,
+                node: plan.node.map(ToOwned::to_owned),
+                service_account_name: plan.node.map(|_| plan.account()),
                 load: plan.load.clone(),
                 assignment: Some(plan.assignment.clone()),
                 next: None,
                 finish: false,
+                failures: Vec::new(),
             },
             status: None,
         })

@@ -46,33 +46,58 @@ pub fn cohort_name(owner: &Owner, key: &str, incarnation: u32) -> String {
     format!("{}-{hexadecimal}", readable.trim_end_matches('-'))
 }
 
+/// Name of the Job of one node of a fleet, as [`cohort_name`].
+pub fn node_cohort_name(owner: &Owner, key: &str, node: &str, incarnation: u32) -> String {
+    cohort_name(owner, &format!("{key}/{node}"), incarnation)
+}
+
+/// Name of the account that all pods of a fleet share.
+pub fn fleet_account_name(owner: &Owner) -> String {
+    cohort_name(owner, "fleet", 0)
+}
+
 /// Name of a process's mailbox. The pod makes the same name from its index.
 pub fn runner_name(cohort: &str, process: u32) -> String {
     format!("{cohort}-{process}")
 }
 
-/// Labels of every child of a cohort.
-pub(super) fn labels(plan: &CohortPlan<'_>) -> BTreeMap<String, String> {
+/// Labels of every child of an experiment.
+fn owner_labels(owner: &Owner) -> BTreeMap<String, String> {
     [
         (MANAGED_BY_LABEL, MANAGED_BY.to_owned()),
         (COMPONENT_LABEL, RUNNER_COMPONENT.to_owned()),
-        (EXPERIMENT_LABEL, plan.owner.name.clone()),
-        (EXPERIMENT_UID_LABEL, plan.owner.uid.clone()),
-        (COHORT_LABEL, plan.key.to_owned()),
-        (INCARNATION_LABEL, plan.incarnation.to_string()),
+        (EXPERIMENT_LABEL, owner.name.clone()),
+        (EXPERIMENT_UID_LABEL, owner.uid.clone()),
     ]
     .into_iter()
     .map(|(key, value)| (key.to_owned(), value))
     .collect()
 }
 
+/// Labels of every child of a cohort.
+pub(super) fn labels(plan: &CohortPlan<'_>) -> BTreeMap<String, String> {
+    let mut labels = owner_labels(plan.owner);
+    labels.insert(COHORT_LABEL.to_owned(), plan.key.to_owned());
+    labels.insert(INCARNATION_LABEL.to_owned(), plan.incarnation.to_string());
+    labels
+}
+
 /// Metadata of every child of a cohort.
 pub(super) fn metadata(plan: &CohortPlan<'_>, name: String) -> ObjectMeta {
+    of_owner(plan.owner, name, labels(plan))
+}
+
+/// Metadata of what the nodes of a fleet share.
+pub(super) fn fleet_metadata(owner: &Owner) -> ObjectMeta {
+    of_owner(owner, fleet_account_name(owner), owner_labels(owner))
+}
+
+fn of_owner(owner: &Owner, name: String, labels: BTreeMap<String, String>) -> ObjectMeta {
     ObjectMeta {
         name: Some(name),
-        namespace: Some(plan.owner.namespace.clone()),
-        labels: Some(labels(plan)),
-        owner_references: Some(vec![plan.owner.reference()]),
+        namespace: Some(owner.namespace.clone()),
+        labels: Some(labels),
+        owner_references: Some(vec![owner.reference()]),
         ..ObjectMeta::default()
     }
 }

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     DeepMerge,
     api::core::v1::{
-        Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference,
-        ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity, PodSecurityContext, PodSpec, ResourceRequirements,
-        SeccompProfile, SecretKeySelector, SecurityContext, Toleration, TopologySpreadConstraint,
+        Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference, NodeAffinity,
+        NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+        PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
+        Toleration, TopologySpreadConstraint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -29,7 +30,7 @@ use super::{
 /// Nobody's user and group in distroless images.
 const USER: i64 = 65532;
 /// The resource that NVIDIA's device plugin advertises.
-const GPU: &str = "nvidia.com/gpu";
+pub const GPU: &str = "nvidia.com/gpu";
 /// Where a process serves its live metrics.
 const METRICS_PORT: i32 = 9464;
 /// A node that is silent for so long is given up.
@@ -47,7 +48,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         .iter()
         .map(|name| LocalObjectReference { name: name.clone() });
     let mut pod = PodSpec {
-        service_account_name: Some(plan.name()),
+        service_account_name: Some(plan.account()),
         automount_service_account_token: Some(true),
         enable_service_links: Some(false),
         restart_policy: Some("Never".to_owned()),
@@ -56,8 +57,8 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         runtime_class_name: placement.runtime_class_name,
         node_selector: (!placement.node_selector.is_empty()).then_some(placement.node_selector),
         tolerations: Some(tolerations(placement.tolerations.into_iter().map(Into::into).collect())),
-        affinity: Some(apart_from_other_experiments(plan)),
-        topology_spread_constraints: Some(vec![over_nodes(plan)]),
+        affinity: Some(affinity(plan)),
+        topology_spread_constraints: plan.node.is_none().then(|| vec![over_nodes(plan)]),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
             run_as_user: Some(USER),
@@ -203,14 +204,42 @@ fn of_node_agent(plan: &CohortPlan<'_>) -> Option<&'static str> {
     matches!(plan.load.energy.cpu, CpuEnergy::Auto | CpuEnergy::Rapl).then_some(ENERGY_METER)
 }
 
+fn affinity(plan: &CohortPlan<'_>) -> Affinity {
+    Affinity {
+        node_affinity: plan.node.map(on_the_node),
+        pod_anti_affinity: Some(PodAntiAffinity {
+            required_during_scheduling_ignored_during_execution: Some(vec![other_experiments(plan)]),
+            ..PodAntiAffinity::default()
+        }),
+        ..Affinity::default()
+    }
+}
+
+/// The one node, through the scheduler: it still sees to resources, taints and neighbours.
+fn on_the_node(node: &str) -> NodeAffinity {
+    NodeAffinity {
+        required_during_scheduling_ignored_during_execution: Some(NodeSelector {
+            node_selector_terms: vec![NodeSelectorTerm {
+                match_fields: Some(vec![NodeSelectorRequirement {
+                    key: "metadata.name".to_owned(),
+                    operator: "In".to_owned(),
+                    values: Some(vec![node.to_owned()]),
+                }]),
+                ..NodeSelectorTerm::default()
+            }],
+        }),
+        ..NodeAffinity::default()
+    }
+}
+
 /// One measurement per node at a time, in all namespaces: a neighbour's load would be in the counters.
-fn apart_from_other_experiments(plan: &CohortPlan<'_>) -> Affinity {
+fn other_experiments(plan: &CohortPlan<'_>) -> PodAffinityTerm {
     let requirement = |key: &str, operator: &str, value: &str| LabelSelectorRequirement {
         key: key.to_owned(),
         operator: operator.to_owned(),
         values: Some(vec![value.to_owned()]),
     };
-    let others = PodAffinityTerm {
+    PodAffinityTerm {
         topology_key: "kubernetes.io/hostname".to_owned(),
         // Empty means all.
         namespace_selector: Some(LabelSelector::default()),
@@ -223,13 +252,6 @@ fn apart_from_other_experiments(plan: &CohortPlan<'_>) -> Affinity {
             match_labels: None,
         }),
         ..PodAffinityTerm::default()
-    };
-    Affinity {
-        pod_anti_affinity: Some(PodAntiAffinity {
-            required_during_scheduling_ignored_during_execution: Some(vec![others]),
-            ..PodAntiAffinity::default()
-        }),
-        ..Affinity::default()
     }
 }
 

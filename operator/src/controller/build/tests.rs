@@ -1,10 +1,11 @@
 //! Whole objects, as the API server gets them.
 
 use jiff::Timestamp;
+use kube::ResourceExt;
 use lem_crds::{EfficiencyExperimentSpec, plan::TrialIdentity, runner::Assignment, validate};
 use serde_json::{Value, json};
 
-use super::{CohortObjects, CohortPlan, Defaults, Owner, cohort};
+use super::{CohortObjects, CohortPlan, Defaults, Owner, cohort, fleet_access};
 use crate::experiment::{self, tests::fixtures};
 
 fn built(spec: &Value) -> CohortObjects {
@@ -12,6 +13,10 @@ fn built(spec: &Value) -> CohortObjects {
 }
 
 fn built_with(spec: &Value, node_agent: bool) -> CohortObjects {
+    built_for(spec, node_agent, None)
+}
+
+fn built_for(spec: &Value, node_agent: bool, node: Option<&str>) -> CohortObjects {
     let spec: EfficiencyExperimentSpec = fixtures::spec(spec);
     let points = experiment::plan(&spec).unwrap();
     let point = &points[0];
@@ -30,6 +35,7 @@ fn built_with(spec: &Value, node_agent: bool) -> CohortObjects {
         },
         key: "0123456789",
         incarnation: 0,
+        node,
         load: &point.load,
         trials: 6,
         assignment: &Assignment {
@@ -63,7 +69,8 @@ fn the_job_of_a_plain_experiment_is_as_documented() {
 #[test]
 fn pods_may_touch_their_own_mailboxes_and_nothing_else() {
     let objects = built(&json!({"processes": {"count": 2}}));
-    insta::assert_yaml_snapshot!((&objects.service_account, &objects.role, &objects.role_binding));
+    let access = objects.access.unwrap();
+    insta::assert_yaml_snapshot!((&access.service_account, &access.role, &access.role_binding));
 }
 
 #[test]
@@ -80,12 +87,39 @@ fn a_mailbox_holds_the_first_trial_before_its_pod_exists() {
 }
 
 #[test]
+fn a_process_of_one_node_is_kept_to_it_by_the_scheduler_and_shares_the_account_of_its_fleet() {
+    let spec = json!({"placement": {"strategy": "EachNode"}, "ttlSecondsAfterFinished": {"success": 60}});
+    let objects = built_for(&spec, false, Some("node-a"));
+    let other = built_for(&spec, false, Some("node-b"));
+    assert_ne!(objects.job.metadata.name, other.job.metadata.name);
+    assert_eq!(objects.access, None);
+    let owner = Owner {
+        name: "quick".to_owned(),
+        namespace: "lab".to_owned(),
+        uid: "11111111-2222-3333-4444-555555555555".to_owned(),
+    };
+    let names: Vec<String> = objects.runners.iter().map(ResourceExt::name_any).collect();
+    let access = fleet_access(&owner, &names);
+    assert_eq!(
+        access.service_account.metadata.name,
+        objects.runners[0].spec.service_account_name
+    );
+    let job = json!(objects.job);
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["serviceAccountName"], json!(access.service_account.metadata.name));
+    assert_eq!(job["spec"]["ttlSecondsAfterFinished"], 60);
+    insta::assert_yaml_snapshot!((&pod["affinity"], &access.role.rules, &objects.runners[0].spec.node));
+    assert_eq!(pod["topologySpreadConstraints"], Value::Null);
+}
+
+#[test]
 fn everything_is_owned_by_the_experiment_so_that_nothing_outlives_it() {
     let objects = built(&json!({"processes": {"count": 2}}));
+    let access = objects.access.as_ref().unwrap();
     let mut metadata = vec![
-        &objects.service_account.metadata,
-        &objects.role.metadata,
-        &objects.role_binding.metadata,
+        &access.service_account.metadata,
+        &access.role.metadata,
+        &access.role_binding.metadata,
         &objects.job.metadata,
     ];
     metadata.extend(objects.runners.iter().map(|runner| &runner.metadata));

@@ -101,7 +101,7 @@ fn tell(seat: &Seat, letter: Letter) -> Change {
 }
 
 /// No window comes any more from these processes; at once means without their last baseline.
-fn close(incarnation: &Incarnation, at_once: bool) -> Decision {
+pub(in super::super) fn close(incarnation: &Incarnation, at_once: bool) -> Decision {
     let mut decision = Decision::at(Stage::Closing);
     let unfinished = incarnation.seats.iter().filter(|seat| !seat.runner.spec.finish);
     decision.changes = unfinished.map(|seat| tell(seat, Letter::Finish)).collect();
@@ -166,6 +166,7 @@ fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialI
         decision.changes.push(Change::CreateCohort {
             cohort: incarnation.cohort.clone(),
             incarnation: incarnation.number,
+            node: situation.node.map(ToOwned::to_owned),
             assignment: Box::new(assignment.clone()),
         });
     }

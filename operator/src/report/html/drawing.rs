@@ -67,6 +67,14 @@ impl Drawing {
         );
     }
 
+    pub(super) fn square(&mut self, class: &str, (x, y): (f64, f64), side: f64, title: &str) {
+        let title = escaped(title);
+        let _ = write!(
+            self.body,
+            r#"<rect class="{class}" x="{x:.1}" y="{y:.1}" width="{side:.1}" height="{side:.1}"><title>{title}</title></rect>"#
+        );
+    }
+
     pub(super) fn text(&mut self, class: &str, anchor: Anchor, (x, y): (f64, f64), text: &str) {
         let (anchor, text) = (anchor.name(), escaped(text));
         let _ = write!(

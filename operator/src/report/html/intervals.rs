@@ -83,7 +83,12 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
 /// Cycle and value of every trial of a point that has the metric, the last attempt of each cycle.
 fn cycles(report: &Report<'_>, index: u32, name: &str) -> BTreeMap<u32, f64> {
     let mut last: BTreeMap<u32, &TrialResult> = BTreeMap::new();
-    for (_, trial) in report.trials.iter().filter(|(point, _)| *point == index) {
+    // The cycles of a fleet are in its map.
+    let of_point = report
+        .trials
+        .iter()
+        .filter(|trial| trial.point == index && trial.node.is_none());
+    for trial in of_point.map(|trial| &trial.result) {
         let known = last.entry(trial.cycle).or_insert(trial);
         if known.attempt < trial.attempt {
             *known = trial;

@@ -1,15 +1,19 @@
 //! What the template fills in.
 
-use lem_crds::status::Verdict;
+use lem_crds::{plan, status::Verdict};
 use serde::Serialize;
 
 use super::{
     drawing::Drawing,
-    intervals, latency, power,
+    fleet, intervals, latency, power,
     tables::{self, Fact, PointTable, SummaryRow},
     windows,
 };
-use crate::report::{Report, facts, headline};
+use crate::report::{
+    Report, facts,
+    fleet::{Section, sections},
+    headline,
+};
 
 /// Power drawings on one page at most; a larger sweep is plotted from the JSON report.
 const MOST_POWER_PLOTS: usize = 48;
@@ -32,6 +36,9 @@ pub(super) struct Page {
     common_values: Option<String>,
     headings: Vec<&'static str>,
     summary: Vec<SummaryRow>,
+    fleet_sections: Vec<FleetSection>,
+    fleet_maps: Vec<Plot>,
+    over: &'static str,
     interval_plots: Vec<Plot>,
     power_plots: Vec<Plot>,
     power_plots_left_out: usize,
@@ -39,6 +46,13 @@ pub(super) struct Page {
     points: Vec<PointTable>,
     held: Vec<Fact>,
     provenance: Vec<Fact>,
+}
+
+/// Lines about a fleet.
+#[derive(Serialize)]
+struct FleetSection {
+    title: &'static str,
+    lines: Vec<String>,
 }
 
 /// A drawing with its caption.
@@ -77,6 +91,7 @@ impl Numbering {
 pub(super) fn page(report: &Report<'_>) -> Page {
     let status = report.status;
     let mut numbering = Numbering::default();
+    let fleet_maps = fleet_maps(report, &mut numbering);
     let interval_plots = interval_plots(report, &mut numbering);
     let latency_plots = latency_plots(report, &mut numbering);
     let mut power_plots = power_plots(report, &mut numbering);
@@ -104,6 +119,12 @@ pub(super) fn page(report: &Report<'_>) -> Page {
         common_values: facts::common_values(report),
         headings: facts::COLUMNS.iter().map(|column| column.heading).collect(),
         summary: tables::summary(report),
+        fleet_sections: sections(report)
+            .into_iter()
+            .map(|Section { title, lines }| FleetSection { title, lines })
+            .collect(),
+        fleet_maps,
+        over: if status.fleet.is_some() { "nodes" } else { "cycles" },
         interval_plots,
         power_plots,
         power_plots_left_out,
@@ -122,6 +143,23 @@ fn reasons(report: &Report<'_>) -> Vec<ReasonRow> {
             doubt: facts::name(&reason.doubt),
             message: reason.message,
             points: reason.points.iter().map(u32::to_string).collect::<Vec<_>>().join(", "),
+        })
+        .collect()
+}
+
+fn fleet_maps(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
+    let classes = report.status.fleet.iter().flat_map(|fleet| &fleet.classes);
+    classes
+        .filter_map(|class| {
+            let label = if class.values.is_empty() {
+                String::new()
+            } else {
+                format!("{} · ", facts::printable(&plan::label(&class.values)))
+            };
+            let title = format!("{label}{}", facts::printable(&class.node_class));
+            let drawing = fleet::draw(report, class, &format!("Joules per token of the nodes of {title}"))?;
+            let note = "One cell per node, by name; joules per token over the median of the class.".to_owned();
+            Some(numbering.plot(drawing, title, note))
         })
         .collect()
 }

@@ -118,11 +118,11 @@ fn a_single_cycle_without_an_interval_is_drawn() {
 fn a_repeated_trial_is_drawn_once_with_its_last_attempt() {
     let mut fixture = Fixture::new();
     let circles = page_of(&fixture).matches("<circle").count();
-    let (point, mut retried) = fixture.trials[0].clone();
-    fixture.trials[0].1.verdict = lem_crds::status::Verdict::Invalid;
-    retried.attempt = 1;
-    retried.metrics.joules_per_token = Some(0.777);
-    fixture.trials.push((point, retried));
+    let mut retried = fixture.trials[0].clone();
+    fixture.trials[0].result.verdict = lem_crds::status::Verdict::Invalid;
+    retried.result.attempt = 1;
+    retried.result.metrics.joules_per_token = Some(0.777);
+    fixture.trials.push(retried);
     for runner in &mut fixture.runners {
         let mut window = runner.windows[0].clone();
         window.trial.attempt = 1;

@@ -27,10 +27,12 @@ pub(super) fn of_point<'a>(report: &Report<'a>, point: u32) -> BTreeMap<(u32, u3
 pub(super) fn usable<'a>(report: &Report<'a>, point: u32) -> BTreeMap<(u32, u32), &'a WindowRecord> {
     let all = of_point(report, point);
     let invalid = |window: &WindowRecord| {
-        report.trials.iter().any(|(index, trial)| {
-            *index == point
-                && (trial.cycle, trial.attempt) == (window.trial.cycle, window.trial.attempt)
-                && trial.verdict == Verdict::Invalid
+        report.trials.iter().any(|trial| {
+            let result = &trial.result;
+            trial.point == point
+                && trial.node.as_ref().is_none_or(|node| node.name == window.node)
+                && (result.cycle, result.attempt) == (window.trial.cycle, window.trial.attempt)
+                && result.verdict == Verdict::Invalid
         })
     };
     let usable: BTreeMap<_, _> = all

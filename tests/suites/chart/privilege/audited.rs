@@ -50,19 +50,19 @@ const UNSEEN: [Unseen; 6] = [
         right: ("", "serviceaccounts", "create"),
         reason: "the API server asks for it where a server-side apply makes an object; the log says patch",
         file: "operator/src/controller/apply.rs",
-        code: "self.server_side_apply::<ServiceAccount>(service_account)",
+        code: "self.server_side_apply::<ServiceAccount>(&access.service_account)",
     },
     Unseen {
         right: ("rbac.authorization.k8s.io", "roles", "create"),
         reason: "as for serviceaccounts",
         file: "operator/src/controller/apply.rs",
-        code: "self.server_side_apply::<Role>(role)",
+        code: "self.server_side_apply::<Role>(&access.role)",
     },
     Unseen {
         right: ("rbac.authorization.k8s.io", "rolebindings", "create"),
         reason: "as for serviceaccounts",
         file: "operator/src/controller/apply.rs",
-        code: "self.server_side_apply::<RoleBinding>(role_binding)",
+        code: "self.server_side_apply::<RoleBinding>(&access.role_binding)",
     },
 ];
 

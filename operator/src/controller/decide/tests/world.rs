@@ -172,6 +172,7 @@ impl World {
         let failures: Vec<Failure> = before.failures.iter().map(Failure::from).collect();
         let situation = Situation {
             prepared: &prepared,
+            node: None,
             observed: &observed,
             records: &records,
             failures: &failures,
@@ -213,6 +214,7 @@ impl World {
         let prepared = prepare(&self.experiment).unwrap();
         let decision = decide::let_go(&Situation {
             prepared: &prepared,
+            node: None,
             observed: &self.observed(),
             records: &[],
             failures: &[],
@@ -230,6 +232,7 @@ impl World {
             Change::CreateCohort {
                 cohort,
                 incarnation,
+                node,
                 assignment,
             } => {
                 let of_plan = prepared.cohorts.iter().find(|one| one.key == *cohort).unwrap();
@@ -244,6 +247,7 @@ impl World {
                     },
                     key: cohort,
                     incarnation: *incarnation,
+                    node: node.as_deref(),
                     load: &of_plan.load,
                     trials: 1,
                     assignment,
@@ -267,6 +271,7 @@ impl World {
                     self.jobs.push(job);
                 }
             }
+            Change::Grant { .. } | Change::Remember { .. } => panic!("only fleets do that: {change:?}"),
             Change::Tell { runner, letter } => {
                 if !self.may_write(last) {
                     return false;

@@ -1,0 +1,134 @@
+//! Which nodes a fleet has, and which of them take a process now. Pure.
+
+use std::{
+    collections::BTreeMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use k8s_openapi::api::core::v1::{Node, Taint};
+use kube::ResourceExt;
+use lem_crds::experiment::{Placement, Toleration, TolerationOperator};
+
+use super::super::build::GPU;
+
+/// Why a node takes no process now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Obstacle {
+    /// Bounded reason.
+    pub reason: &'static str,
+    /// In one sentence.
+    pub message: String,
+}
+
+/// The nodes of a fleet.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Candidates {
+    /// Every node that matches, by name, with what keeps it from taking a process now.
+    pub nodes: BTreeMap<String, Option<Obstacle>>,
+    /// Nodes that match but for a taint that the experiment does not put up with, and one such taint: they are no part
+    /// of the fleet, as with a `DaemonSet`.
+    pub tainted: u32,
+    /// The taint of the first of them.
+    pub taint: Option<String>,
+}
+
+/// The nodes that match: their labels, their GPUs and their taints.
+pub fn candidates<'a>(
+    nodes: impl IntoIterator<Item = &'a Node>,
+    placement: &Placement,
+    gpus_per_process: u32,
+) -> Candidates {
+    let mut found = Candidates::default();
+    for node in nodes {
+        let labels = node.labels();
+        let selected = placement
+            .node_selector
+            .iter()
+            .all(|(label, value)| labels.get(label) == Some(value));
+        if !selected || gpus(node) < gpus_per_process {
+            continue;
+        }
+        if let Some(taint) = untolerated(node, &placement.tolerations) {
+            found.tainted += 1;
+            found.taint.get_or_insert_with(|| taint.key.clone());
+            continue;
+        }
+        found.nodes.insert(node.name_any(), obstacle(node));
+    }
+    found
+}
+
+/// What of a node decides whether it is measured: another value calls for another look at the fleets.
+pub fn digest(node: &Node) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    node.labels().hash(&mut hasher);
+    gpus(node).hash(&mut hasher);
+    obstacle(node).map(|obstacle| obstacle.reason).hash(&mut hasher);
+    for taint in taints(node) {
+        (&taint.key, &taint.value, &taint.effect).hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+fn gpus(node: &Node) -> u32 {
+    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
+    let count = allocatable.and_then(|allocatable| allocatable.get(GPU)?.0.parse().ok());
+    count.unwrap_or(0)
+}
+
+fn obstacle(node: &Node) -> Option<Obstacle> {
+    let name = node.name_any();
+    let because = |reason, message: String| Some(Obstacle { reason, message });
+    if node.metadata.deletion_timestamp.is_some() {
+        return because("Gone", format!("{name} is being deleted"));
+    }
+    if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
+        return because(
+            "Cordoned",
+            format!("{name} is cordoned: `kubectl uncordon {name}`, and the experiment measures it if it still runs"),
+        );
+    }
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions
+        .into_iter()
+        .flatten()
+        .find(|condition| condition.type_ == "Ready");
+    match ready {
+        Some(ready) if ready.status == "True" => None,
+        Some(ready) => because(
+            "NotReady",
+            format!("{name} is not ready: {}", ready.message.clone().unwrap_or_default()),
+        ),
+        None => because("NotReady", format!("the kubelet of {name} has not reported yet")),
+    }
+}
+
+fn taints(node: &Node) -> impl Iterator<Item = &Taint> {
+    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
+}
+
+/// The first taint that keeps pods away and is not tolerated. Those that the cluster itself sets on a node that is not
+/// ready or cordoned are told as such.
+fn untolerated<'a>(node: &'a Node, tolerations: &[Toleration]) -> Option<&'a Taint> {
+    let mut taints = taints(node).filter(|taint| {
+        let of_the_cluster = taint.key.starts_with("node.kubernetes.io/");
+        !of_the_cluster && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
+    });
+    taints.find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
+}
+
+/// As the scheduler does: no key means every key, no effect every effect.
+fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.is_none_or(|effect| effect.name() == taint.effect);
+    let key = toleration
+        .key
+        .as_deref()
+        .is_none_or(|key| key.is_empty() || key == taint.key);
+    let value = match toleration.operator {
+        TolerationOperator::Exists => true,
+        TolerationOperator::Equal => {
+            toleration.value.as_deref().unwrap_or_default() == taint.value.as_deref().unwrap_or_default()
+        }
+    };
+    effect && key && value
+}
