@@ -1,6 +1,7 @@
 //! `EfficiencyExperiment`: what a user asks to be measured. Field documentation becomes `kubectl explain`.
 
 mod model;
+mod objective;
 mod placement;
 mod pod_patch;
 mod protocol;
@@ -18,6 +19,7 @@ pub use self::{
         Engine, HuggingFaceSource, ImageSource, Implementation, Model, ModelSource, PersistentVolumeClaimSource,
         PrefixCaching, SecretKeyReference, StaticBatching, SyntheticSource,
     },
+    objective::{Budget, Objective},
     placement::{
         EnvironmentVariable, ImagePullPolicy, Placement, PlacementStrategy, RunnerResources, RunnerTemplate, TimeToLive,
     },
@@ -48,9 +50,9 @@ use crate::status::EfficiencyExperimentStatus;
     status = "EfficiencyExperimentStatus",
     derive = "PartialEq",
     cel,
-    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending' || (self.spec.model == oldSelf.spec.model && self.spec.engine == oldSelf.spec.engine && self.spec.workload == oldSelf.spec.workload && self.spec.decoder == oldSelf.spec.decoder && self.spec.processes == oldSelf.spec.processes && self.spec.protocol == oldSelf.spec.protocol && self.spec.energy == oldSelf.spec.energy && has(self.spec.sweep) == has(oldSelf.spec.sweep) && (!has(self.spec.sweep) || self.spec.sweep == oldSelf.spec.sweep) && has(self.spec.pricing) == has(oldSelf.spec.pricing) && (!has(self.spec.pricing) || self.spec.pricing == oldSelf.spec.pricing) && has(self.spec.placement) == has(oldSelf.spec.placement) && (!has(self.spec.placement) || self.spec.placement == oldSelf.spec.placement) && has(self.spec.runner) == has(oldSelf.spec.runner) && (!has(self.spec.runner) || self.spec.runner == oldSelf.spec.runner) && has(self.spec.ttlSecondsAfterFinished) == has(oldSelf.spec.ttlSecondsAfterFinished) && (!has(self.spec.ttlSecondsAfterFinished) || self.spec.ttlSecondsAfterFinished == oldSelf.spec.ttlSecondsAfterFinished))")
+    validation = Rule::new("!has(oldSelf.status) || !has(oldSelf.status.phase) || oldSelf.status.phase == 'Pending' || (self.spec.model == oldSelf.spec.model && self.spec.engine == oldSelf.spec.engine && self.spec.workload == oldSelf.spec.workload && self.spec.decoder == oldSelf.spec.decoder && self.spec.processes == oldSelf.spec.processes && self.spec.protocol == oldSelf.spec.protocol && self.spec.energy == oldSelf.spec.energy && has(self.spec.sweep) == has(oldSelf.spec.sweep) && (!has(self.spec.sweep) || self.spec.sweep == oldSelf.spec.sweep) && has(self.spec.objective) == has(oldSelf.spec.objective) && (!has(self.spec.objective) || self.spec.objective == oldSelf.spec.objective) && has(self.spec.pricing) == has(oldSelf.spec.pricing) && (!has(self.spec.pricing) || self.spec.pricing == oldSelf.spec.pricing) && has(self.spec.placement) == has(oldSelf.spec.placement) && (!has(self.spec.placement) || self.spec.placement == oldSelf.spec.placement) && has(self.spec.runner) == has(oldSelf.spec.runner) && (!has(self.spec.runner) || self.spec.runner == oldSelf.spec.runner) && has(self.spec.ttlSecondsAfterFinished) == has(oldSelf.spec.ttlSecondsAfterFinished) && (!has(self.spec.ttlSecondsAfterFinished) || self.spec.ttlSecondsAfterFinished == oldSelf.spec.ttlSecondsAfterFinished))")
         .field_path(".spec")
-        .message("the spec of a started experiment is immutable but for suspend and cancel: its trials would no longer be comparable. Create another experiment"),
+        .message("the spec of a started experiment is immutable but for suspend, cancel and budget: its trials would no longer be comparable. Create another experiment"),
     validation = Rule::new("!has(oldSelf.spec.cancel) || !oldSelf.spec.cancel || self.spec.cancel")
         .field_path(".spec.cancel")
         .message("a cancelled experiment stays cancelled: create another one"),
@@ -77,6 +79,9 @@ use crate::status::EfficiencyExperimentStatus;
     validation = Rule::new("!(self.energy.gpu == 'Required' && self.processes.gpusPerProcess == 0)")
         .message("energy.gpu Required needs a GPU: set processes.gpusPerProcess to 1 or more, or energy.gpu to Auto or Disabled")
         .field_path(".energy.gpu"),
+    validation = Rule::new("!has(self.budget) || !has(self.budget.maxGpuSeconds) || self.processes.gpusPerProcess > 0")
+        .message("processes without GPUs spend no GPU seconds: set processes.gpusPerProcess, or limit budget.maxEnergyJoules")
+        .field_path(".budget.maxGpuSeconds"),
     validation = Rule::new("!(has(self.model.source.synthetic) && (has(self.workload.prompts.inline) || has(self.workload.prompts.jsonLines) || has(self.workload.prompts.configMapRef)))")
         .message("a synthetic model has no tokenizer, so prompts cannot be text: use workload.prompts.synthetic")
         .field_path(".workload.prompts"),
@@ -115,6 +120,13 @@ pub struct EfficiencyExperimentSpec {
             .message("each field may be swept by one axis only")
     )]
     pub sweep: Vec<SweepAxis>,
+    /// Which point is the best one, and which limits it keeps; status then names it, with the points that are not shown to be
+    /// worse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<Objective>,
+    /// What the experiment may spend; without it, what its trials take.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub budget: Option<Budget>,
     /// Prices and carbon intensity; without them cost and emissions are null.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pricing: Option<Pricing>,

@@ -1,6 +1,6 @@
 //! The contract of `lem`: every byte that crosses a process boundary, and nothing else.
 //!
-//! [`experiment`] is what a user writes, [`status`] what they read, [`plan`] what the spec means once resolved,
+//! [`experiment`] is what a user writes, [`schedule`] what repeats it, [`status`] what they read, [`plan`] what the spec means once resolved,
 //! [`runner`] the mailbox and the record of one process, [`metrics`] the stable schema of every published number,
 //! [`prompts`] the format of a prompts file, [`agent`] what the node energy agent tells runners, [`validate`] the cluster's own admission rules evaluated without a cluster.
 
@@ -15,6 +15,7 @@ pub mod prompts;
 pub mod quantity;
 pub mod runner;
 pub mod samples;
+pub mod schedule;
 pub mod status;
 pub mod validate;
 
@@ -23,6 +24,7 @@ use kube::CustomResourceExt;
 
 pub use experiment::{EfficiencyExperiment, EfficiencyExperimentSpec};
 pub use runner::{Runner, RunnerSpec, RunnerStatus};
+pub use schedule::{EfficiencySchedule, EfficiencyScheduleSpec, EfficiencyScheduleStatus};
 pub use status::EfficiencyExperimentStatus;
 
 /// API group of every resource of `lem`.
@@ -32,17 +34,17 @@ pub const VERSION: &str = "v1alpha1";
 /// Version of the raw facts that a runner reports. Results of different versions are never aggregated together.
 pub const SCHEMA_VERSION: u32 = 1;
 
-/// The two custom resource definitions, complete with what `kubectl explain` shows, in the order they are printed.
-pub fn definitions() -> [CustomResourceDefinition; 2] {
-    let mut experiment = EfficiencyExperiment::crd();
-    let schemas = experiment
-        .spec
-        .versions
-        .iter_mut()
-        .filter_map(|version| version.schema.as_mut());
-    let specs = schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()?.properties.as_mut()?.get_mut("spec"));
-    specs.for_each(describe::complete);
-    [experiment, Runner::crd()]
+/// The custom resource definitions, complete with what `kubectl explain` shows, in the order they are printed.
+pub fn definitions() -> [CustomResourceDefinition; 3] {
+    let (mut experiment, mut schedule) = (EfficiencyExperiment::crd(), EfficiencySchedule::crd());
+    for definition in [&mut experiment, &mut schedule] {
+        let versions = definition.spec.versions.iter_mut();
+        let schemas = versions.filter_map(|version| version.schema.as_mut());
+        let specs =
+            schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()?.properties.as_mut()?.get_mut("spec"));
+        specs.for_each(describe::complete);
+    }
+    [experiment, Runner::crd(), schedule]
 }
 
 /// The same as the API server takes them, each with its name.
@@ -50,7 +52,11 @@ pub fn definitions() -> [CustomResourceDefinition; 2] {
 /// # Errors
 /// A definition that serialises to no YAML, which a test excludes.
 pub fn custom_resource_definitions() -> Result<Vec<(&'static str, String)>, serde_yaml::Error> {
-    let names = ["efficiencyexperiments.lem.dev", "runners.lem.dev"];
+    let names = [
+        "efficiencyexperiments.lem.dev",
+        "runners.lem.dev",
+        "efficiencyschedules.lem.dev",
+    ];
     let yaml = names.into_iter().zip(definitions());
     yaml.map(|(name, definition)| Ok((name, serde_yaml::to_string(&definition)?)))
         .collect()

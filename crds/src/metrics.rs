@@ -22,6 +22,83 @@ impl MetricDefinition {
     fn is_called(&self, name: &str) -> bool {
         self.name == name || self.key == name
     }
+
+    /// Whether more of it is better, or less; none where neither is.
+    pub fn higher_is_better(&self) -> Option<bool> {
+        match self.name {
+            "tokens_per_second"
+            | "output_tokens_per_second"
+            | "avg_tokens_per_second"
+            | "effective_throughput"
+            | "effective_output_throughput"
+            | "requests_completed"
+            | "steady_state_tokens_per_second"
+            | "flops_per_second"
+            | "tokens_per_joule"
+            | "output_tokens_per_joule"
+            | "flop_per_joule"
+            | "token_efficiency_index"
+            | "tokens_per_gb_vram"
+            | "batch_utilisation"
+            | "kv_cache_hit_rate"
+            | "mfu"
+            | "mbu"
+            | "duty_cycle" => Some(true),
+            "requests_failed"
+            | "inference_time_sec"
+            | "latency_per_token_ms"
+            | "ttft_ms"
+            | "ttft_p95_ms"
+            | "itl_ms"
+            | "itl_p95_ms"
+            | "tpot_ms"
+            | "e2e_latency_mean_ms"
+            | "e2e_latency_median_ms"
+            | "e2e_latency_p95_ms"
+            | "e2e_latency_p99_ms"
+            | "send_latency_mean_ms"
+            | "send_latency_p95_ms"
+            | "total_energy_j"
+            | "gpu_energy_j"
+            | "cpu_energy_j"
+            | "dram_energy_j"
+            | "adjusted_energy_j"
+            | "gpu_power_w"
+            | "cpu_power_w"
+            | "dram_power_w"
+            | "total_power_w"
+            | "idle_power_w"
+            | "duration_sec"
+            | "prefill_time_sec"
+            | "decode_time_sec"
+            | "prefill_energy_j"
+            | "decode_energy_j"
+            | "steady_state_joules_per_token"
+            | "joules_per_token"
+            | "joules_per_output_token"
+            | "adjusted_joules_per_token"
+            | "watts_per_token_per_second"
+            | "gco2e_per_1k_tokens"
+            | "cost_per_1m_tokens"
+            | "padding_overhead" => Some(false),
+            _ => None,
+        }
+    }
+}
+
+/// Keys of the metrics of which more or less is better, as a list of CEL.
+pub(crate) fn with_direction() -> String {
+    let directed = DEFINITIONS.iter().filter(|one| one.higher_is_better().is_some());
+    let quoted: Vec<String> = directed.map(|one| format!("'{}'", one.key)).collect();
+    format!("[{}]", quoted.join(", "))
+}
+
+/// Keys of the metrics of which more is better, or less.
+pub(crate) fn keys_with_direction(higher_is_better: bool) -> impl Iterator<Item = &'static str> {
+    let of_direction = DEFINITIONS
+        .iter()
+        .filter(move |one| one.higher_is_better() == Some(higher_is_better));
+    of_direction.map(|one| one.key)
 }
 
 /// The definition of the metric of this name (either spelling).

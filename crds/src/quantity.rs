@@ -312,6 +312,70 @@ impl JsonSchema for CountOrPercentage {
     }
 }
 
+/// A limit, written as a whole number or as a decimal in a string: `500`, `"0.5"`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Limit(Decimal);
+
+impl Limit {
+    /// The value as a double.
+    pub fn get(&self) -> f64 {
+        self.0.get()
+    }
+}
+
+impl From<u32> for Limit {
+    fn from(whole: u32) -> Self {
+        Self(Decimal(whole.to_string()))
+    }
+}
+
+impl FromStr for Limit {
+    type Err = QuantityError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Limit {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
+
+impl Serialize for Limit {
+    /// Whole numbers that every reader of JSON can hold are written as numbers, as they were read.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.0.0.parse::<u32>() {
+            Ok(whole) if whole.to_string() == self.0.0 => serializer.serialize_u32(whole),
+            _ => serializer.collect_str(self),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Limit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let written = IntegerOrText::deserialize(deserializer)?;
+        written.to_string().parse().map_err(de::Error::custom)
+    }
+}
+
+impl JsonSchema for Limit {
+    fn schema_name() -> Cow<'static, str> {
+        "Limit".into()
+    }
+    fn inline_schema() -> bool {
+        true
+    }
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "x-kubernetes-int-or-string": true,
+            "maxLength": 32,
+            "description": "A non-negative number: 500, or \"0.5\"."
+        })
+    }
+}
+
 macro_rules! string_quantity {
     ($type:ident, $pattern:expr, $message:literal, $description:literal) => {
         impl Serialize for $type {

@@ -1,5 +1,7 @@
 //! What a user reads: one answer per point, with its uncertainty and its doubts.
 
+mod choice;
+mod cost;
 mod fleet;
 
 use std::collections::BTreeMap;
@@ -11,9 +13,13 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use strum::IntoStaticStr;
 
-pub use self::fleet::{
-    FleetClass, FleetNodes, FleetStatus, NodeFigure, NodeSign, NodesWithoutResult, OutlierNode, OutlierRule, Sign,
-    Spread,
+pub use self::{
+    choice::{BestPoint, FrontPoint, Kept, LimitFigure, ObjectiveClass, ObjectiveStatus},
+    cost::{Forecast, PlanStatus, Spent},
+    fleet::{
+        FleetClass, FleetNodes, FleetStatus, NodeFigure, NodeSign, NodesWithoutResult, OutlierNode, OutlierRule, Sign,
+        Spread,
+    },
 };
 use crate::{
     metrics::{Estimate, MetricSet, Unavailable},
@@ -38,12 +44,25 @@ pub struct EfficiencyExperimentStatus {
     /// How far it is.
     #[serde(default)]
     pub progress: Progress,
-    /// The best point by joules per token, for `kubectl get`.
+    /// What is to be done, known before anything runs, and what it will cost, known once a trial was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<PlanStatus>,
+    /// What was spent by the last trial that has a result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spent: Option<Spent>,
+    /// The best point by the objective, else by joules per token, for `kubectl get`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headline: Option<Headline>,
     /// One result per point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<PointResult>,
+    /// Of a sweep the points that no other point beats in both tokens per second and joules per token: each of them is the best
+    /// for some weight of speed against energy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pareto_front: Vec<FrontPoint>,
+    /// The best point by spec.objective, for each class of nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<ObjectiveStatus>,
     /// Where each node is measured by itself: how the nodes compare. The points above are then those of each class of nodes, and
     /// their means and intervals go over nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,7 @@ pub mod neighbour;
 pub mod observe;
 pub mod prepare;
 mod reconcile;
+pub mod schedule;
 pub mod server;
 pub mod stall;
 pub mod trial;
@@ -60,6 +61,7 @@ use self::{
     metrics::{ApiMetrics, ControllerMetrics},
     observe::Caches,
     reconcile::Context,
+    schedule::GuardedSchedule,
     server::Health,
     watch::Guarded,
 };
@@ -120,6 +122,14 @@ pub async fn run(
     .graceful_shutdown_on(shutdown);
 
     let experiments = controller.store();
+    let (schedule_calls, schedules_called) = tokio::sync::mpsc::unbounded_channel();
+    let schedules = Controller::new(
+        watch::scope::<GuardedSchedule>(&client, namespace),
+        watcher::Config::default().any_semantic(),
+    )
+    .with_config(Config::default().concurrency(1))
+    .reconcile_on(UnboundedReceiverStream::new(schedules_called))
+    .reconcile_all_on(WatchStream::from_changes(leadership.changes()).map(drop));
     let follow_nodes = {
         let nodes = watch::nodes(client.clone(), node_writer, experiments.clone(), calls);
         unending(OptionFuture::from(namespace.is_none().then_some(nodes)))
@@ -135,6 +145,7 @@ pub async fn run(
         &api,
         experiments.clone(),
         caches.runners.clone(),
+        schedules.store(),
     ));
     let recorder = Recorder::new(
         client.clone(),
@@ -143,8 +154,29 @@ pub async fn run(
             instance: Some(settings.instance),
         },
     );
+    let of_schedules = Arc::new(schedule::reconcile::Context {
+        client: client.clone(),
+        leadership: leadership.clone(),
+        recorder: recorder.clone(),
+        caches: caches.clone(),
+        experiments: experiments.clone(),
+        metrics: metrics.clone(),
+    });
+    let follow_schedules = schedules
+        .run(
+            schedule::reconcile::reconcile,
+            schedule::reconcile::error_policy,
+            of_schedules,
+        )
+        .for_each(|outcome| {
+            if let Err(controller::Error::QueueError(error)) = outcome {
+                tracing::warn!(kind = "EfficiencySchedule", %error, "the watch is interrupted");
+            }
+            future::ready(())
+        });
     let context = Arc::new(Context {
         client,
+        schedule_calls,
         experiments: experiments.clone(),
         leadership,
         recorder,
@@ -182,6 +214,7 @@ pub async fn run(
         () = follow_nodes => {}
         () = ready => {}
         () = show_leadership => {}
+        () = unending(follow_schedules) => {}
     }
 }
 

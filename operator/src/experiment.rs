@@ -11,8 +11,10 @@
 mod aggregate;
 mod attribution;
 mod availability;
+mod choice;
 mod compare;
 mod completeness;
+mod cost;
 mod devices;
 mod efficiency;
 mod energy;
@@ -23,18 +25,22 @@ mod peak;
 mod plan;
 mod point;
 mod record;
+mod regression;
 pub mod schedule;
 mod statistics;
 pub mod summary;
 mod table;
 mod trial;
 mod verdict;
+mod work;
 
 pub use self::{
+    choice::{Values, objective, pareto_front},
     compare::{
         Comparison, FleetMember, FleetOutlier, MINIMUM_FLEET, OUTLIER_DEVIATIONS, Outcome, Refusal, Side, compare,
         fleet_outliers, higher_is_better,
     },
+    cost::{Account, plan_status},
     fleet::{ClassResult, Most, NodePoint, NodeResult, classes, fleet_members, node_trials},
     order::{Cohort, TrialSlot, cohort_key, group_cohorts, order_trials},
     plan::{MAXIMUM_POINTS, PlanError, plan},
@@ -42,12 +48,14 @@ pub use self::{
         cycle_mean, cycle_values, needs_another_cycle, node_class, stop_rule_satisfied, summarise_point, usable_trials,
     },
     record::{Failure, Record, find_window},
+    regression::{Judgement, MeasuredPoint, judge, measured_fleet, measured_points},
     statistics::estimate,
     trial::{ProcessInput, TrialInput, evaluate_trial},
     verdict::{
         CLOCK_DIFFERENCE_LIMIT_SECONDS, DRIFT_LIMIT, INTEGRAL_LIMIT, MINIMUM_UPDATE_PERIODS, OVERLAP_LIMIT,
         START_SKEW_LIMIT_MILLISECONDS, THROTTLED_SHARE_LIMIT,
     },
+    work::{Work, work},
 };
 
 #[cfg(test)]

@@ -2,7 +2,6 @@
 
 pub mod child;
 pub mod cohort;
-pub mod forecast;
 pub mod manifest;
 pub mod progress;
 pub mod results;

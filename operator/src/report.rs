@@ -3,6 +3,7 @@
 //! Pure: every function takes a [`Report`] and gives text. A number is written with the digits that its 95 % interval
 //! supports; a null is written as `—`, and the reason stands below it. Names come from users and are never trusted.
 
+mod choice;
 mod comparison;
 mod csv;
 mod facts;

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use super::{End, Output, color, print, report::render, report::write_all, width, yaml};
 use crate::{
     experiment::{self, Record, summary::Summary},
-    local::{forecast, manifest, run as local},
+    local::{manifest, run as local},
     report::{self, number::counted},
 };
 
@@ -126,19 +126,19 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
     let points = experiment::plan(spec)?;
     let order = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
     let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
-    let forecast = forecast::forecast(spec, &points, cohorts.len());
+    let work = experiment::work(spec, &points, cohorts.len());
     let mut lines = vec![format!(
         "{}: {} × {} = {}, {} in {}, model loaded {}",
         experiment.metadata.name.as_deref().unwrap_or_default(),
-        counted(forecast.points, "point", "points"),
+        counted(work.points, "point", "points"),
         counted(spec.protocol.cycles as usize, "cycle", "cycles"),
-        counted(forecast.trials, "trial", "trials"),
-        counted(forecast.windows, "window", "windows"),
+        counted(work.trials, "trial", "trials"),
+        counted(work.windows, "window", "windows"),
         counted(spec.processes.count as usize, "process", "processes"),
-        if forecast.loads == 1 {
+        if work.loads == 1 {
             "once".to_owned()
         } else {
-            format!("{} times", forecast.loads)
+            format!("{} times", work.loads)
         }
     )];
     let point = |point: &Point| {
@@ -152,15 +152,15 @@ fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
     lines.extend(points.iter().map(point));
     lines.push(format!(
         "each process: {} measured tokens, at least {} requests with warm-up; baselines and cool-downs {:.1} min",
-        forecast.tokens_per_process,
-        forecast.requests_per_process,
-        forecast.fixed_seconds / 60.0
+        work.tokens_per_process,
+        work.requests_per_process,
+        work.fixed_seconds / 60.0
     ));
     lines.push(match model_bytes(spec) {
         Some(bytes) => {
-            let tokens = forecast.decoded_tokens_per_process * u64::from(spec.processes.count);
+            let tokens = work.decoded_tokens_per_process * u64::from(spec.processes.count);
             let decode = tokens as f64 * bytes as f64 / ASSUMED_BYTES_PER_SECOND;
-            let minutes = (forecast.fixed_seconds + decode) / 60.0;
+            let minutes = (work.fixed_seconds + decode) / 60.0;
             format!("about {minutes:.0} min on a small CPU (weights read at 4 GB/s by all processes together); a GPU is far faster")
         }
         None => "the time in windows depends on the model's size, which is not known before it is loaded".to_owned(),

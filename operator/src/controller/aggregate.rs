@@ -10,14 +10,14 @@ use lem_crds::{
 
 use super::{
     condition::{self, ConditionType, Wanted},
-    decide::{Decision, Stage},
+    decide::{Decision, End, Stage},
     prepare::Prepared,
     stall::Cause,
 };
 use crate::experiment::{
-    Failure, Record,
+    Account, Failure, Record, plan_status,
     schedule::{self, Known},
-    summary,
+    summary, work,
 };
 
 /// Digits of a figure in a status: far below any error of a measurement.
@@ -61,7 +61,17 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
         records,
         failures: &known,
     });
-    let over = matches!(decision.stage, Stage::Over { .. });
+    let account = Account::of(records);
+    let of_process = work(&prepared.spec, &prepared.points, prepared.cohorts.len());
+    let counts = (status.progress.finished, status.progress.planned);
+    status.plan = Some(plan_status(
+        &prepared.spec,
+        &of_process,
+        &account,
+        counts,
+        prepared.spec.processes.count,
+    ));
+    let over = matches!(decision.stage, Stage::Over(_));
     if !over {
         status.partial.clear();
         status.phase = phase(decision, status.progress.finished);
@@ -74,9 +84,15 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
             status.points.clone_from(&before.points);
             status.headline.clone_from(&before.headline);
             status.warnings.clone_from(&before.warnings);
+            status.pareto_front.clone_from(&before.pareto_front);
+            status.objective.clone_from(&before.objective);
         }
-    } else if let Stage::Over { cancelled: true } = decision.stage {
-        status.partial.insert(0, "cancelled by spec.cancel".to_owned());
+        if settled && before.plan.is_some() {
+            status.plan.clone_from(&before.plan);
+            status.spent = before.spent;
+        }
+    } else if let Stage::Over(end @ End::Cancelled) = &decision.stage {
+        status.partial.splice(0..0, end.words().map(ToOwned::to_owned));
     }
     let wanted = conditions(prepared, decision, &status);
     status.conditions = condition::merge(&before.conditions, wanted, generation, now);
@@ -154,7 +170,7 @@ pub(super) fn phase(decision: &Decision, finished: u32) -> ExperimentPhase {
         Stage::Suspended => ExperimentPhase::Suspended,
         Stage::Fleet(nodes) if nodes.measuring + nodes.measured + nodes.failed == 0 => ExperimentPhase::Pending,
         Stage::Starting { .. } | Stage::Fleet(_) if finished == 0 => ExperimentPhase::Starting,
-        Stage::Fleet(_) | Stage::Starting { .. } | Stage::Measuring(_) | Stage::Closing | Stage::Over { .. } => {
+        Stage::Fleet(_) | Stage::Starting { .. } | Stage::Measuring(_) | Stage::Closing | Stage::Over(_) => {
             ExperimentPhase::Measuring
         }
     }
@@ -190,7 +206,7 @@ pub(super) fn conditions(prepared: &Prepared, decision: &Decision, status: &Effi
             (nodes.measuring > 0, "EachNode", words)
         }
         Stage::Suspended => (false, "Suspended", "no process runs".to_owned()),
-        Stage::Over { .. } => (false, "Over", "no process is needed any more".to_owned()),
+        Stage::Over(_) => (false, "Over", "no process is needed any more".to_owned()),
     };
     let (measuring, measuring_reason, measuring_words) = match &decision.stage {
         Stage::Starting { .. } => (false, "Loading", "the model is being loaded".to_owned()),
@@ -213,14 +229,15 @@ pub(super) fn conditions(prepared: &Prepared, decision: &Decision, status: &Effi
             (nodes.measuring > 0, "EachNode", words)
         }
         Stage::Suspended => (false, "Suspended", "spec.suspend is true".to_owned()),
-        Stage::Over { .. } => (false, "Over", "nothing more is measured".to_owned()),
+        Stage::Over(_) => (false, "Over", "nothing more is measured".to_owned()),
     };
-    let over = matches!(decision.stage, Stage::Over { .. });
+    let over = matches!(decision.stage, Stage::Over(_));
     let reason = match (&decision.stage, status.phase) {
-        (Stage::Over { cancelled: true }, _) => "Cancelled",
-        (Stage::Over { .. }, ExperimentPhase::Complete) => "Measured",
-        (Stage::Over { .. }, ExperimentPhase::Partial) => "Partial",
-        (Stage::Over { .. }, _) => "NoResult",
+        (Stage::Over(End::Cancelled), _) => "Cancelled",
+        (Stage::Over(End::Budget(_)), _) => "BudgetSpent",
+        (Stage::Over(_), ExperimentPhase::Complete) => "Measured",
+        (Stage::Over(_), ExperimentPhase::Partial) => "Partial",
+        (Stage::Over(_), _) => "NoResult",
         _ => "Running",
     };
     let failed = over && status.phase == ExperimentPhase::Failed;

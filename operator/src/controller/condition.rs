@@ -20,6 +20,10 @@ pub enum ConditionType {
     Suspended,
     /// Something stands in the way.
     Stalled,
+    /// Of a schedule: it can be followed.
+    Accepted,
+    /// Of a schedule: its last experiment is worse than the baseline.
+    Regressed,
 }
 
 impl ConditionType {
@@ -33,6 +37,8 @@ impl ConditionType {
             Self::Failed => "Failed",
             Self::Suspended => "Suspended",
             Self::Stalled => "Stalled",
+            Self::Accepted => "Accepted",
+            Self::Regressed => "Regressed",
         }
     }
 }

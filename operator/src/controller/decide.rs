@@ -25,7 +25,7 @@ use super::{
     view::{Incarnation, JobEnd, Observed, Seat},
 };
 use crate::experiment::{
-    Cohort, Failure, Record, TrialSlot,
+    Account, Cohort, Failure, Record, TrialSlot,
     schedule::{self, Known},
 };
 
@@ -114,10 +114,29 @@ pub enum Stage {
     /// Nothing runs, by the user's wish.
     Suspended,
     /// Nothing more comes.
-    Over {
-        /// By the user's wish.
-        cancelled: bool,
-    },
+    Over(End),
+}
+
+/// Why nothing more comes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is left to do, or what is left was given up.
+    Done,
+    /// By the user's wish.
+    Cancelled,
+    /// The budget has no room for what is left; with its figures.
+    Budget(String),
+}
+
+impl End {
+    /// Why results may be missing.
+    pub fn words(&self) -> Option<&str> {
+        match self {
+            Self::Done => None,
+            Self::Cancelled => Some("cancelled by spec.cancel"),
+            Self::Budget(words) => Some(words),
+        }
+    }
 }
 
 /// What to do, and how things stand.
@@ -165,6 +184,8 @@ pub struct Situation<'a> {
     pub this: &'a Neighbour,
     /// Experiments that are partly placed.
     pub neighbours: &'a [Neighbour],
+    /// Why the budget has no room for another trial, where the processes of others spend of it too.
+    pub over_budget: Option<&'a str>,
     /// Now.
     pub now: Timestamp,
 }
@@ -182,7 +203,7 @@ impl Situation<'_> {
     /// The trial that follows one whose result does not change the plan; none where the plan depends on that result.
     fn following(&self, cohort: &Cohort, trial: &TrialIdentity) -> Option<Assignment> {
         let spec = &self.prepared.spec;
-        if spec.suspend || spec.cancel || spec.processes.restart == Restart::PerTrial {
+        if spec.suspend || spec.cancel || spec.processes.restart == Restart::PerTrial || self.over_budget(2).is_some() {
             return None;
         }
         let under_way = |slot: &TrialSlot| slot.point == trial.point && slot.cycle == trial.cycle;
@@ -190,6 +211,18 @@ impl Situation<'_> {
         runnable.retain(|slot| !under_way(slot));
         let slot = schedule::first_untried(&self.known(), &runnable)?;
         self.assignment(slot, 0)
+    }
+
+    /// Why the budget has no room for so many further trials.
+    fn over_budget(&self, trials: u32) -> Option<String> {
+        let spec = &self.prepared.spec;
+        spec.budget.as_ref()?;
+        match (self.over_budget, self.node) {
+            (Some(words), _) => Some(words.to_owned()),
+            // One node does not know what the others have spent.
+            (None, Some(_)) => None,
+            (None, None) => Account::of(self.records).over_budget(spec, trials * spec.processes.count),
+        }
     }
 
     /// The next trial of a cohort.
@@ -295,7 +328,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         return decision;
     }
     if spec.cancel {
-        decision.stage = Stage::Over { cancelled: true };
+        decision.stage = Stage::Over(End::Cancelled);
         return decision;
     }
     let next = situation
@@ -305,9 +338,13 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         .filter(|cohort| !situation.given_up(cohort, &incarnations))
         .find_map(|cohort| Some((cohort, situation.next(cohort)?)));
     let Some((cohort, (slot, attempt))) = next else {
-        decision.stage = Stage::Over { cancelled: false };
+        decision.stage = Stage::Over(End::Done);
         return decision;
     };
+    if let Some(words) = situation.over_budget(1) {
+        decision.stage = Stage::Over(End::Budget(words));
+        return decision;
+    }
     if spec.suspend {
         decision.stage = Stage::Suspended;
         return decision;
@@ -355,8 +392,7 @@ pub(super) fn delete_job(incarnation: &Incarnation) -> Option<Change> {
 /// What is left to do once the experiment is over: its last Job may end later.
 pub fn afterwards(situation: &Situation<'_>) -> Decision {
     let incarnations = situation.observed.incarnations();
-    let cancelled = situation.prepared.spec.cancel;
-    let mut decision = Decision::at(Stage::Over { cancelled });
+    let mut decision = Decision::at(Stage::Over(End::Done));
     decision.changes = times_to_live(situation, &incarnations);
     decision
 }

@@ -7,6 +7,7 @@ mod experiment;
 mod family;
 mod node;
 mod point;
+mod schedule;
 
 use std::{fmt, sync::Arc};
 
@@ -23,7 +24,7 @@ pub use self::{
     controller::ControllerMetrics,
     experiment::BASELINE_ANNOTATION,
 };
-use super::watch::Guarded;
+use super::{schedule::GuardedSchedule, watch::Guarded};
 
 /// Everything that is exposed.
 pub fn registry(
@@ -31,6 +32,7 @@ pub fn registry(
     api: &ApiMetrics,
     experiments: Store<Guarded>,
     runners: Store<DeserializeGuard<Runner>>,
+    schedules: Store<GuardedSchedule>,
 ) -> Registry {
     let mut registry = Registry::with_prefix("lem");
     controller.register(&mut registry);
@@ -40,6 +42,7 @@ pub fn registry(
         runners,
         outliers: node::Outliers::default(),
     }));
+    registry.register_collector(Box::new(schedule::Schedules(schedules)));
     registry
 }
 

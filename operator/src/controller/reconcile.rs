@@ -10,9 +10,14 @@ use std::{
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
-    runtime::{controller::Action, events::Recorder, reflector::Store},
+    runtime::{
+        controller::Action,
+        events::Recorder,
+        reflector::{ObjectRef, Store},
+    },
 };
 use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, status::ExperimentPhase};
+use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     aggregate::{self, Aggregated},
@@ -28,6 +33,7 @@ use super::{
     neighbour::Neighbour,
     observe::{self, Caches},
     prepare::{self, Prepared},
+    schedule::{GuardedSchedule, schedule_of},
     stall::Cause,
     update_status,
     view::Observed,
@@ -47,6 +53,7 @@ pub(super) struct Context {
     pub(super) recorder: Recorder,
     pub(super) caches: Caches,
     pub(super) experiments: Store<Guarded>,
+    pub(super) schedule_calls: UnboundedSender<ObjectRef<GuardedSchedule>>,
     pub(super) defaults: Defaults,
     pub(super) expectations: Expectations,
     pub(super) memories: Memories,
@@ -69,6 +76,7 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> R
     let uid = experiment.uid().unwrap_or_default();
     let namespace = experiment.namespace().unwrap_or_default();
     context.metrics.begins(&namespace, &experiment.name_any());
+    call_schedule(experiment, &context);
     let outcome = steps(experiment, &uid, &context).await;
     context.metrics.reconciled(begin.elapsed());
     if outcome.is_ok() {
@@ -78,6 +86,20 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> R
         .memories
         .tidy(|| context.experiments.state().iter().filter_map(|one| one.uid()).collect());
     outcome
+}
+
+/// The schedule of an experiment looks at it when it has begun and when it is over.
+fn call_schedule(experiment: &EfficiencyExperiment, context: &Context) {
+    let phase = experiment
+        .status
+        .as_ref()
+        .map(|status| status.phase)
+        .unwrap_or_default();
+    let moment = phase == ExperimentPhase::Pending || aggregate::is_over(phase);
+    if let Some(schedule) = schedule_of(experiment).filter(|_| moment) {
+        // The receiver is gone only when the controller ends.
+        drop(context.schedule_calls.send(schedule));
+    }
 }
 
 async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) -> Result<Action, ReconcileError> {
@@ -129,6 +151,7 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         failures: &failures,
         this: &this,
         neighbours: &neighbours,
+        over_budget: None,
         now,
     };
     if observed.namespace_ends {

@@ -113,6 +113,19 @@ pub enum Refusal {
 /// # Errors
 /// Sides that measured different things are refused with the reason.
 pub fn compare(metric: &str, baseline: &Side<'_>, candidate: &Side<'_>) -> Result<Comparison, Refusal> {
+    compare_at(metric, baseline, candidate, CONFIDENCE)
+}
+
+/// [`compare`] with an interval of another confidence, for one of several comparisons.
+///
+/// # Errors
+/// As those of [`compare`].
+pub(super) fn compare_at(
+    metric: &str,
+    baseline: &Side<'_>,
+    candidate: &Side<'_>,
+    confidence: f64,
+) -> Result<Comparison, Refusal> {
     comparable(baseline, candidate)?;
     let higher_is_better = higher_is_better(metric).ok_or_else(|| Refusal::NoDirection {
         metric: metric.to_owned(),
@@ -122,7 +135,7 @@ pub fn compare(metric: &str, baseline: &Side<'_>, candidate: &Side<'_>) -> Resul
         baseline: before.len(),
         candidate: after.len(),
     };
-    let half_width = welch_half_width(&before, &after, CONFIDENCE).ok_or_else(too_few)?;
+    let half_width = welch_half_width(&before, &after, confidence).ok_or_else(too_few)?;
     let difference = mean(&after) - mean(&before);
     let (lower, upper) = (difference - half_width, difference + half_width);
     let outcome = if lower > 0.0 {
@@ -189,64 +202,7 @@ fn logarithms(values: &[f64]) -> Result<Vec<f64>, Refusal> {
 
 /// Whether more of a metric (either spelling of its name) is better; `None` where neither more nor less is.
 pub fn higher_is_better(metric: &str) -> Option<bool> {
-    match lem_crds::metrics::definition(metric)?.name {
-        "tokens_per_second"
-        | "output_tokens_per_second"
-        | "avg_tokens_per_second"
-        | "effective_throughput"
-        | "effective_output_throughput"
-        | "requests_completed"
-        | "steady_state_tokens_per_second"
-        | "flops_per_second"
-        | "tokens_per_joule"
-        | "output_tokens_per_joule"
-        | "flop_per_joule"
-        | "token_efficiency_index"
-        | "tokens_per_gb_vram"
-        | "batch_utilisation"
-        | "kv_cache_hit_rate"
-        | "mfu"
-        | "mbu"
-        | "duty_cycle" => Some(true),
-        "requests_failed"
-        | "inference_time_sec"
-        | "latency_per_token_ms"
-        | "ttft_ms"
-        | "ttft_p95_ms"
-        | "itl_ms"
-        | "itl_p95_ms"
-        | "tpot_ms"
-        | "e2e_latency_mean_ms"
-        | "e2e_latency_median_ms"
-        | "e2e_latency_p95_ms"
-        | "e2e_latency_p99_ms"
-        | "send_latency_mean_ms"
-        | "send_latency_p95_ms"
-        | "total_energy_j"
-        | "gpu_energy_j"
-        | "cpu_energy_j"
-        | "dram_energy_j"
-        | "adjusted_energy_j"
-        | "gpu_power_w"
-        | "cpu_power_w"
-        | "dram_power_w"
-        | "total_power_w"
-        | "idle_power_w"
-        | "duration_sec"
-        | "prefill_time_sec"
-        | "decode_time_sec"
-        | "prefill_energy_j"
-        | "decode_energy_j"
-        | "steady_state_joules_per_token"
-        | "joules_per_token"
-        | "joules_per_output_token"
-        | "adjusted_joules_per_token"
-        | "watts_per_token_per_second"
-        | "gco2e_per_1k_tokens"
-        | "cost_per_1m_tokens"
-        | "padding_overhead" => Some(false),
-        _ => None,
-    }
+    lem_crds::metrics::definition(metric)?.higher_is_better()
 }
 
 /// What is known of one node when a fleet is compared with itself.

@@ -7,11 +7,14 @@ use lem_crds::{
     experiment::EfficiencyExperimentSpec,
     plan::{Point, TrialIdentity},
     runner::{Environment, HeldSeconds, RunnerError, WindowRecord},
-    status::{ExperimentPhase, Headline, Progress, TrialResult, Verdict, VerdictCounts},
+    status::{ExperimentPhase, Headline, ObjectiveStatus, PointResult, Progress, TrialResult, Verdict, VerdictCounts},
 };
 
 use super::{
-    ProcessInput, TrialInput, evaluate_trial,
+    ProcessInput, TrialInput,
+    choice::{objective, pareto_front},
+    cost::Account,
+    cycle_values, evaluate_trial,
     record::{Failure, Record, find_window},
     summarise_point,
 };
@@ -181,6 +184,20 @@ pub fn summarise(
         (false, 0) => ExperimentPhase::Failed,
         (false, _) => ExperimentPhase::Partial,
     };
+    if finished < planned
+        && let Some(words) = Account::of(records).over_budget(spec, spec.processes.count)
+    {
+        partial.insert(0, words);
+    }
+    let values = |point: &PointResult, metric: &str| {
+        let of_point = trials.iter().filter(|trial| trial.point == point.index);
+        let of_point: Vec<TrialResult> = of_point.map(|trial| trial.result.clone()).collect();
+        cycle_values(&of_point, metric)
+    };
+    let chosen = spec
+        .objective
+        .as_ref()
+        .map(|wanted| objective(wanted, &results, &values));
     let status = EfficiencyExperimentStatus {
         phase,
         progress: Progress {
@@ -190,7 +207,10 @@ pub fn summarise(
             verdicts: VerdictCounts::of(trials.iter().map(|trial| trial.result.verdict)),
             summary: format!("{finished}/{planned}"),
         },
-        headline: headline(&results),
+        headline: headline(&results, chosen.as_ref()),
+        spent: (finished > 0).then(|| Account::of(records).spent(spec)),
+        pareto_front: pareto_front(&results),
+        objective: chosen,
         warnings: warnings(records, failures),
         points: results,
         partial,
@@ -236,14 +256,24 @@ pub fn describe(processes: &[(u32, RunnerError)]) -> String {
         .join("; ")
 }
 
-/// The best point by joules per token, as `kubectl get` shows it.
-pub fn headline(points: &[lem_crds::status::PointResult]) -> Option<Headline> {
+/// The best point by the objective, where there is one, else by joules per token, as `kubectl get` shows it.
+pub fn headline(points: &[PointResult], objective: Option<&ObjectiveStatus>) -> Option<Headline> {
     let usable = points.iter().filter(|point| point.verdict != Verdict::Invalid);
-    let best = usable
+    let wanted = objective.and_then(|objective| {
+        let mut best = objective
+            .classes
+            .iter()
+            .filter_map(|class| Some((class, class.best.as_ref()?)));
+        let (class, best) = best.next()?;
+        points
+            .iter()
+            .find(|point| point.index == best.point && point.node_class == class.node_class)
+    });
+    let by_energy = usable
         .filter_map(|point| Some((point.metrics.joules_per_token.as_ref()?.mean, point)))
         .min_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, point)| point)
-        .or(points.first())?;
+        .map(|(_, point)| point);
+    let best = wanted.or(by_energy).or(points.first())?;
     let text = |value: Option<&lem_crds::metrics::Estimate>| {
         value.map_or_else(
             || "—".to_owned(),

@@ -1,5 +1,6 @@
 //! Tests of the whole calculation: hand-computed examples, doubts at their limits, and properties.
 
+mod choice;
 mod cycles;
 mod doubts;
 pub(crate) mod fixtures;

@@ -25,7 +25,7 @@ use super::{
     summary::{self, Summary, describe},
 };
 use crate::experiment::{
-    self, Failure, PlanError, Record, TrialSlot,
+    self, Account, Failure, PlanError, Record, TrialSlot,
     schedule::{self, Known},
 };
 use crate::report::number::counted;
@@ -129,7 +129,7 @@ pub fn run(
             });
         work.records = results.records().map_err(RunError::Results)?;
         end?;
-        if interrupted.load(Ordering::Relaxed) {
+        if interrupted.load(Ordering::Relaxed) || work.over_budget().is_some() {
             break;
         }
     }
@@ -164,12 +164,22 @@ impl Work<'_> {
         }
     }
 
+    /// Why the budget has no room for another trial.
+    fn over_budget(&self) -> Option<String> {
+        let spec = &self.experiment.spec;
+        Account::of(&self.records).over_budget(spec, spec.processes.count)
+    }
+
     /// Measures the missing trials of processes that share one load.
     fn cohort(&mut self, setting: &Setting, slots: &[TrialSlot]) -> Result<(), CohortError> {
         let spec = &self.experiment.spec;
         let Some(mut next) = schedule::next_trial(&self.known(), slots, self.retry_budget) else {
             return Ok(());
         };
+        if let Some(words) = self.over_budget() {
+            self.progress.warn(&words);
+            return Ok(());
+        }
         self.progress.extend(schedule::untried(&self.known(), slots) as u64);
         self.progress.say(&format!(
             "loading {} in {}",
@@ -222,6 +232,10 @@ impl Work<'_> {
             match schedule::next_trial(&self.known(), slots, self.retry_budget) {
                 Some(following) => next = following,
                 None => break,
+            }
+            if let Some(words) = self.over_budget() {
+                self.progress.warn(&words);
+                break;
             }
             if spec.processes.restart == Restart::PerTrial {
                 cohort.finish(finish_within)?;

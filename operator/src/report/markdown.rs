@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, facts, fleet, headline};
+use super::{Report, choice, facts, fleet, headline};
 
 /// The result per point as a table, with headline, reasons, gaps and scope.
 pub fn markdown(report: &Report<'_>) -> String {
@@ -41,12 +41,8 @@ pub fn markdown(report: &Report<'_>) -> String {
         "Energy scope",
         facts::scopes(report).iter().map(|s| escaped(s)),
     );
-    for of_fleet in fleet::sections(report) {
-        section(
-            &mut text,
-            of_fleet.title,
-            of_fleet.lines.iter().map(|line| escaped(line)),
-        );
+    for further in choice::sections(report).into_iter().chain(fleet::sections(report)) {
+        section(&mut text, further.title, further.lines.iter().map(|line| escaped(line)));
     }
     let over = if report.status.fleet.is_some() {
         "nodes"

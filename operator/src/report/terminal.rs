@@ -6,7 +6,7 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use lem_crds::status::{PointResult, Verdict};
 
-use super::{Report, facts, fleet};
+use super::{Report, choice, facts, fleet};
 
 /// Below this many columns a table would break inside numbers, so each point becomes a block of lines.
 const NARROW: u16 = 110;
@@ -123,8 +123,8 @@ fn remarks(text: &mut String, report: &Report<'_>, color: bool) {
         report.status.partial.iter().map(|p| facts::printable(p)),
     );
     section(text, "Energy scope", facts::scopes(report).into_iter());
-    for of_fleet in fleet::sections(report) {
-        section(text, of_fleet.title, of_fleet.lines.into_iter());
+    for further in choice::sections(report).into_iter().chain(fleet::sections(report)) {
+        section(text, further.title, further.lines.into_iter());
     }
     let over = if report.status.fleet.is_some() {
         "nodes"

@@ -62,7 +62,9 @@ fn between_trials(situation: &Situation<'_>, incarnation: &Incarnation) -> Decis
         .any(|seat| seat.windows().count() >= WINDOWS_PER_RUNNER);
     let fresh_each_time = spec.processes.restart == Restart::PerTrial && incarnation.windows() > 0;
     let complete = incarnation.seats.len() == spec.processes.count as usize;
-    let goes_on = !spec.suspend && !spec.cancel && !job_lost && !hangs && !full && !fresh_each_time && complete;
+    let affordable = situation.over_budget(1).is_none();
+    let goes_on =
+        !spec.suspend && !spec.cancel && affordable && !job_lost && !hangs && !full && !fresh_each_time && complete;
     let next = situation
         .cohort(incarnation)
         .filter(|_| goes_on)

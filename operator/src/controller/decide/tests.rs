@@ -8,7 +8,10 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use self::world::World;
-use crate::controller::{decide::Stage, neighbour::Neighbour};
+use crate::controller::{
+    decide::{End, Stage},
+    neighbour::Neighbour,
+};
 
 fn three_processes() -> World {
     World::new(&json!({"processes": {"count": 3}, "protocol": {"cycles": 2}}))
@@ -248,6 +251,57 @@ fn cancel_ends_the_experiment_with_what_was_measured() {
 }
 
 #[test]
+fn a_budget_ends_the_experiment_before_the_trial_that_would_exceed_it() {
+    let unlimited = json!({"processes": {"count": 3}, "protocol": {"cycles": 5}});
+    let mut world = World::new(&unlimited);
+    world.run();
+    let spent = world.status().spent.unwrap();
+    assert_eq!(world.status().progress.finished, 5);
+    let mut limited = unlimited.clone();
+    limited["budget"] = json!({"maxGpuSeconds": (spent.gpu_seconds * 0.5) as u64});
+    let mut world = World::new(&limited);
+    world.run();
+    let status = world.status();
+    assert_eq!(status.phase, ExperimentPhase::Partial);
+    // 3 × (30 + 5 × 20) s without a budget; of the half, 195 s, two trials take 210 s.
+    assert_eq!((spent.gpu_seconds, status.progress.finished), (390.0, 1));
+    assert!(
+        status.partial[0].starts_with("spec.budget.maxGpuSeconds: "),
+        "{:?}",
+        status.partial
+    );
+    assert_eq!(world.condition("Complete").reason, "BudgetSpent");
+    assert_eq!(status.failures, [], "what was begun has come to its end");
+}
+
+#[test]
+fn a_budget_that_suffices_changes_nothing() {
+    let mut world = World::new(&json!({"protocol": {"cycles": 3}, "budget": {"maxEnergyJoules": 1_000_000_000}}));
+    world.run();
+    assert_eq!(world.status().phase, ExperimentPhase::Complete);
+    assert_eq!(world.status().partial, Vec::<String>::new());
+}
+
+#[test]
+fn what_a_plan_costs_is_known_before_it_begins_and_better_after_its_first_trial() {
+    let mut world = World::new(&json!({"suspend": true, "protocol": {"cycles": 4},
+        "sweep": [{"field": "workload.maxOutputTokens", "values": [32, 64]}]}));
+    world.turns(3);
+    let plan = world.status().plan.unwrap();
+    assert_eq!((plan.points, plan.trials, plan.windows, plan.loads), (2, 8, 8, 1));
+    assert_eq!(plan.forecast, None, "nothing was measured");
+    world.experiment.spec.suspend = false;
+    world.turns_until(|world| world.status().progress.finished == 4);
+    let forecast = world.status().plan.unwrap().forecast.unwrap();
+    world.run();
+    let spent = world.status().spent.unwrap();
+    assert_eq!(
+        forecast.process_seconds, spent.process_seconds,
+        "every trial costs the same here"
+    );
+}
+
+#[test]
 fn a_fresh_process_for_each_trial_means_a_job_for_each_trial() {
     let mut world = World::new(&json!({"processes": {"count": 2, "restart": "PerTrial"}, "protocol": {"cycles": 3}}));
     world.run();
@@ -311,7 +365,7 @@ fn an_experiment_that_is_over_is_left_alone() {
     let writes = world.writes;
     world.turns(5);
     assert_eq!(world.writes, writes);
-    assert_eq!(world.last.as_ref().unwrap().stage, Stage::Over { cancelled: false });
+    assert_eq!(world.last.as_ref().unwrap().stage, Stage::Over(End::Done));
 }
 
 proptest! {

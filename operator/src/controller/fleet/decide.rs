@@ -8,7 +8,7 @@ use lem_crds::status::{FleetNodes, NodesWithoutResult};
 use super::{
     super::{
         build::{node_cohort_name, runner_name},
-        decide::{Change, Decision, Stage},
+        decide::{Change, Decision, End, Stage},
         prepare::Prepared,
         stall::Cause,
     },
@@ -30,6 +30,8 @@ pub struct Fleet<'a> {
     pub candidates: &'a Candidates,
     /// Each node, in order of name.
     pub outlooks: &'a [&'a Outlook],
+    /// Why the budget has no room for another trial.
+    pub over_budget: Option<&'a str>,
     /// Mailboxes that the fleet's account is known to have rights on.
     pub granted: &'a BTreeSet<String>,
     /// When the experiment was made.
@@ -103,19 +105,20 @@ pub fn decide(fleet: &Fleet<'_>) -> FleetDecision {
     if all_wait_for_the_user {
         decision.stage = Stage::Suspended;
     } else if idle && spec.cancel {
-        decision.stage = Stage::Over { cancelled: true };
+        decision.stage = Stage::Over(End::Cancelled);
     } else if idle && (exhausted || nodes.waiting == 0) {
         let nothing_began = nodes.measured + nodes.failed == 0;
         if nothing_began && fleet.now < patience {
             // Nodes may still come, or come back.
             decision.wake_at = decision.wake_at.into_iter().chain([patience]).min();
         } else {
-            decision.stage = Stage::Over { cancelled: false };
+            let budget = fleet.over_budget.filter(|_| nodes.measured < nodes.matching);
+            decision.stage = Stage::Over(budget.map_or(End::Done, |words| End::Budget(words.to_owned())));
         }
     }
     nodes.waiting -= started;
     nodes.measuring += started;
-    let over = matches!(decision.stage, Stage::Over { .. });
+    let over = matches!(decision.stage, Stage::Over(_));
     if over {
         nodes.not_measured += nodes.waiting;
         nodes.waiting = 0;

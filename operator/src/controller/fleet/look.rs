@@ -5,7 +5,7 @@ use lem_crds::status::{TrialFailure, Verdict};
 
 use super::{
     super::{
-        decide::{self, Change, Situation, Stage},
+        decide::{self, Change, End, Situation, Stage},
         neighbour::Neighbour,
         prepare::Prepared,
         stall::Cause,
@@ -13,7 +13,10 @@ use super::{
     },
     nodes::Obstacle,
 };
-use crate::experiment::{Failure, NodeResult, Record};
+use crate::experiment::{Account, Failure, NodeResult, Record};
+
+/// The reason of nodes for which a budget had no room.
+pub const BUDGET_SPENT: &str = "BudgetSpent";
 
 /// Why a node has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +74,8 @@ pub struct Outlook {
     pub wake_at: Option<Timestamp>,
     /// What it came to so far; none if it has reported no window.
     pub result: Option<NodeResult>,
+    /// What its processes have spent.
+    pub account: Account,
     /// Names of its mailboxes.
     pub runners: Vec<String>,
 }
@@ -88,6 +93,8 @@ pub struct Seen<'a> {
     pub obstacle: Option<&'a Obstacle>,
     /// Mailboxes, Jobs and pods of this node alone.
     pub observed: &'a Observed,
+    /// Why the budget of the fleet has no room for another trial.
+    pub over_budget: Option<&'a str>,
     /// Now.
     pub now: Timestamp,
 }
@@ -106,6 +113,7 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
         this: seen.this,
         // A set of one process holds a node or waits for one, never both.
         neighbours: &[],
+        over_budget: seen.over_budget,
         now: seen.now,
     };
     let incarnations = seen.observed.incarnations();
@@ -116,6 +124,7 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
         stall: None,
         wake_at: None,
         result: result(seen, &records, &failures),
+        account: Account::of(&records),
         runners: seen.observed.runners.iter().map(kube::ResourceExt::name_any).collect(),
     };
     let open = incarnations.iter().find(|one| !one.closed());
@@ -140,8 +149,8 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
     let stop = begins.then(|| why_not_again(seen, &records, &failures)).flatten();
     let begun = !incarnations.is_empty();
     outlook.state = match (&decision.stage, stop) {
-        (Stage::Over { .. }, _) if !begun => NodeState::NotMeasured(Why::new("Cancelled", "cancelled by spec.cancel")),
-        (Stage::Over { cancelled }, _) => ended(&outlook, *cancelled, &failures),
+        (Stage::Over(end), _) if !begun => NodeState::NotMeasured(why_over(end)),
+        (Stage::Over(end), _) => ended(&outlook, end, &failures),
         (_, Some(why)) if records.iter().any(Record::has_windows) => NodeState::Failed(why),
         (_, Some(why)) => NodeState::NotMeasured(why),
         (Stage::Suspended, None) if !begun => NodeState::Waiting(Vec::new()),
@@ -207,14 +216,23 @@ fn why_not_again(seen: &Seen<'_>, records: &[Record], failures: &[Failure]) -> O
     Some(Why::new("NotPlaced", error.message.clone()))
 }
 
+fn why_over(end: &End) -> Why {
+    let reason = match end {
+        End::Cancelled => "Cancelled",
+        End::Budget(_) => BUDGET_SPENT,
+        End::Done => "Incomplete",
+    };
+    Why::new(reason, end.words().unwrap_or_default())
+}
+
 /// How a node ended on which nothing more is measured.
-fn ended(outlook: &Outlook, cancelled: bool, failures: &[Failure]) -> NodeState {
+fn ended(outlook: &Outlook, end: &End, failures: &[Failure]) -> NodeState {
     let result = outlook.result.as_ref();
     if result.is_some_and(NodeResult::complete) {
         return NodeState::Measured;
     }
-    if cancelled {
-        return NodeState::Failed(Why::new("Cancelled", "cancelled by spec.cancel"));
+    if *end != End::Done {
+        return NodeState::Failed(why_over(end));
     }
     let invalid = result.filter(|result| result.progress.finished == result.progress.planned);
     let invalid = invalid.and_then(|result| {

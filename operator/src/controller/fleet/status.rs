@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use lem_crds::{
     EfficiencyExperimentStatus,
-    status::{ExperimentPhase, FleetStatus, NodesWithoutResult, Progress, VerdictCounts},
+    status::{ExperimentPhase, FleetStatus, NodesWithoutResult, PointResult, Progress, Verdict, VerdictCounts},
 };
 
 use super::{
@@ -17,7 +17,10 @@ use super::{
     look::Outlook,
     nodes::Candidates,
 };
-use crate::experiment::{ClassResult, MAXIMUM_POINTS, Most, NodeResult, classes, summary};
+use crate::experiment::{
+    Account, ClassResult, MAXIMUM_POINTS, Most, NodeResult, classes, objective, pareto_front, plan_status, summary,
+    work,
+};
 
 /// Lists of a class where there are few classes.
 const FEW: Most = Most {
@@ -75,9 +78,25 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
         .unzip();
     points.iter_mut().for_each(shorten);
     let progress = progress(prepared, outlooks);
+    let accounts = outlooks.iter().map(|one| one.account);
+    let account = accounts.fold(Account::default(), Account::and);
+    let of_node = work(&prepared.spec, &prepared.points, prepared.cohorts.len());
+    let counts = (progress.finished, progress.planned);
+    let chosen = prepared.spec.objective.as_ref();
+    let chosen = chosen.map(|wanted| objective(wanted, &points, &|point, metric| of_nodes(&results, point, metric)));
     let mut status = EfficiencyExperimentStatus {
         observed_generation: generation,
-        headline: summary::headline(&points),
+        plan: Some(plan_status(
+            &prepared.spec,
+            &of_node,
+            &account,
+            counts,
+            decided.nodes.matching,
+        )),
+        spent: (progress.finished > 0).then(|| account.spent(&prepared.spec)),
+        headline: summary::headline(&points, chosen.as_ref()),
+        pareto_front: pareto_front(&points),
+        objective: chosen,
         points,
         fleet: Some(FleetStatus {
             nodes: decided.nodes,
@@ -89,11 +108,9 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
         progress,
         ..EfficiencyExperimentStatus::default()
     };
-    if let Stage::Over { cancelled } = decided.decision.stage {
-        status.partial = decided.without_result.iter().map(words).collect();
-        if cancelled {
-            status.partial.insert(0, "cancelled by spec.cancel".to_owned());
-        }
+    if let Stage::Over(end) = &decided.decision.stage {
+        let why = end.words().map(ToOwned::to_owned).into_iter();
+        status.partial = why.chain(decided.without_result.iter().map(words)).collect();
         let counts = decided.nodes;
         status.phase = match counts.measured {
             0 if status.points.is_empty() => ExperimentPhase::Failed,
@@ -106,6 +123,16 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     let wanted = conditions(prepared, &decided.decision, &status);
     status.conditions = condition::merge(&before.conditions, wanted, generation, now);
     status
+}
+
+/// Means of a metric at a point, one for each node of the point's class that has a usable one.
+fn of_nodes(results: &[&NodeResult], of: &PointResult, metric: &str) -> Vec<f64> {
+    let points = results.iter().flat_map(|node| &node.points).map(|point| &point.result);
+    let same = points.filter(|point| {
+        let usable = point.verdict != Verdict::Invalid && point.energy_scope == of.energy_scope;
+        usable && point.index == of.index && point.node_class == of.node_class
+    });
+    same.filter_map(|point| Some(point.metrics.get(metric)?.mean)).collect()
 }
 
 /// Trials of all nodes; a node that has reported nothing is planned as the spec says.

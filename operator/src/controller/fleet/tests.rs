@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     controller::{
-        decide::{Change, Stage},
+        decide::{Change, End, Stage},
         neighbour::Neighbour,
         prepare::{Prepared, prepare},
         view::Observed,
@@ -65,6 +65,7 @@ fn first_look(prepared: &Prepared, node: &str, obstacle: Option<&Obstacle>) -> O
         node,
         obstacle,
         observed: &Observed::default(),
+        over_budget: None,
         now: now(),
     })
 }
@@ -90,6 +91,7 @@ fn decided(prepared: &Prepared, outlooks: &[Outlook], granted: &[&str], now: Tim
         prepared,
         candidates: &Candidates::default(),
         outlooks: &outlooks,
+        over_budget: None,
         granted: &granted,
         created: self::now(),
         now,
@@ -235,7 +237,7 @@ fn no_further_node_is_begun_when_more_have_failed_than_may() {
     assert_eq!(begun(&decided(&prepared, &outlooks, &[], now())), ["c"]);
     outlooks.push(in_state(&prepared, "d", failed()));
     let decision = decided(&prepared, &outlooks, &[], now());
-    assert_eq!(decision.decision.stage, Stage::Over { cancelled: false });
+    assert_eq!(decision.decision.stage, Stage::Over(End::Done));
     let reasons: Vec<(&str, u32, bool)> = decision
         .without_result
         .iter()
@@ -264,7 +266,7 @@ fn a_fleet_waits_for_its_first_node_as_long_as_the_deadline_and_then_says_that_t
         Some(Timestamp::from_second(1_800_000_060).unwrap())
     );
     let late = decided(&prepared, &[], &[], Timestamp::from_second(1_800_000_061).unwrap());
-    assert_eq!(late.decision.stage, Stage::Over { cancelled: false });
+    assert_eq!(late.decision.stage, Stage::Over(End::Done));
     let status = status(&Aggregated {
         prepared: &prepared,
         generation: Some(1),
@@ -292,6 +294,6 @@ fn a_suspended_fleet_begins_nothing_and_a_cancelled_one_ends() {
     let prepared = prepare(&suspended).unwrap();
     let outlooks = ["a", "b"].map(|name| first_look(&prepared, name, None));
     let decision = decided(&prepared, &outlooks, &[], now());
-    assert_eq!(decision.decision.stage, Stage::Over { cancelled: true });
+    assert_eq!(decision.decision.stage, Stage::Over(End::Cancelled));
     assert_eq!(decision.without_result[0].count, 2);
 }

@@ -24,7 +24,7 @@ use super::{
         expectation,
         fleet::{
             decide::{self, Fleet},
-            look::{self, NodeState, Outlook, Seen},
+            look::{self, BUDGET_SPENT, NodeState, Outlook, Seen},
             nodes::{self, Candidates, Obstacle},
             status::{self, Aggregated},
         },
@@ -37,6 +37,7 @@ use super::{
     },
     Context, SOON, apply, remember, write_status,
 };
+use crate::experiment::Account;
 
 /// Between two writes of a status in which nothing but counts and figures have changed.
 const STATUS_PAUSE: Duration = Duration::from_secs(5);
@@ -86,12 +87,13 @@ pub(super) async fn steps(
     for node in candidates.nodes.keys() {
         by_node.entry(node.clone()).or_default();
     }
+    let over_budget = over_budget(prepared, &by_node, context);
     let looked = looks(
         prepared,
         &Neighbour::of(experiment),
         &candidates,
         &by_node,
-        now,
+        (now, over_budget.as_deref()),
         context,
     );
     let outlooks: Vec<&Outlook> = looked.iter().map(|settled| &settled.outlook).collect();
@@ -106,6 +108,7 @@ pub(super) async fn steps(
             candidates: &candidates,
             by_node: &by_node,
             outlooks: &outlooks,
+            over_budget: over_budget.as_deref(),
             now,
         },
         context,
@@ -121,6 +124,7 @@ struct Found<'a> {
     candidates: &'a Candidates,
     by_node: &'a BTreeMap<String, OfNode>,
     outlooks: &'a [&'a Outlook],
+    over_budget: Option<&'a str>,
     now: Timestamp,
 }
 
@@ -145,6 +149,7 @@ async fn carry_out(
         candidates,
         by_node,
         outlooks,
+        over_budget,
         now,
     } = *found;
     let uid = prepared.owner.uid.as_str();
@@ -153,6 +158,7 @@ async fn carry_out(
         prepared,
         candidates,
         outlooks,
+        over_budget,
         granted: &granted,
         created: experiment.creation_timestamp().map_or(now, |created| created.0),
         now,
@@ -206,7 +212,7 @@ fn looks(
     this: &Neighbour,
     candidates: &Candidates,
     by_node: &BTreeMap<String, OfNode>,
-    now: Timestamp,
+    (now, over_budget): (Timestamp, Option<&str>),
     context: &Context,
 ) -> Vec<Arc<Settled>> {
     let uid = prepared.owner.uid.as_str();
@@ -233,6 +239,7 @@ fn looks(
             node,
             obstacle,
             observed: &observed,
+            over_budget,
             now,
         });
         let settled = Arc::new(Settled { versions, outlook });
@@ -254,9 +261,38 @@ fn only(changes: Vec<Change>) -> Decision {
     }
 }
 
-/// Nothing will change there any more unless its mailboxes do.
+/// Nothing will change there any more unless its mailboxes do. A budget may be raised.
 fn is_settled(outlook: &Outlook) -> bool {
-    matches!(outlook.state, NodeState::Measured | NodeState::Failed(_)) && outlook.changes.is_empty()
+    let ended = match &outlook.state {
+        NodeState::Measured => true,
+        NodeState::Failed(why) => why.reason != BUDGET_SPENT,
+        _ => false,
+    };
+    ended && outlook.changes.is_empty()
+}
+
+/// Why the budget has no room for one more window on each node that is being measured. What each node has spent is read
+/// only where there is a budget.
+fn over_budget(prepared: &Prepared, by_node: &BTreeMap<String, OfNode>, context: &Context) -> Option<String> {
+    prepared.spec.budget.as_ref()?;
+    let settled = context
+        .memories
+        .of(&prepared.owner.uid, |memory| memory.settled.clone());
+    let mut account = Account::default();
+    let mut under_way = 0;
+    for (node, of_node) in by_node {
+        let known = settled
+            .get(node)
+            .filter(|known| known.versions == of_node.fingerprint());
+        if let Some(known) = known {
+            account = account.and(known.outlook.account);
+            continue;
+        }
+        let observed = of_node.observed();
+        under_way += u32::from(observed.incarnations().iter().any(|one| !one.closed()));
+        account = account.and(Account::of(&observed.records()));
+    }
+    account.over_budget(&prepared.spec, under_way.max(1))
 }
 
 /// The nodes that match, or why they cannot be read.

@@ -10,7 +10,7 @@ use super::{
     windows,
 };
 use crate::report::{
-    Report, facts,
+    Report, choice, facts,
     fleet::{Section, sections},
     headline,
 };
@@ -36,7 +36,8 @@ pub(super) struct Page {
     common_values: Option<String>,
     headings: Vec<&'static str>,
     summary: Vec<SummaryRow>,
-    fleet_sections: Vec<FleetSection>,
+    choice_sections: Vec<Paragraph>,
+    fleet_sections: Vec<Paragraph>,
     fleet_maps: Vec<Plot>,
     over: &'static str,
     interval_plots: Vec<Plot>,
@@ -48,9 +49,9 @@ pub(super) struct Page {
     provenance: Vec<Fact>,
 }
 
-/// Lines about a fleet.
+/// Lines with their heading.
 #[derive(Serialize)]
-struct FleetSection {
+struct Paragraph {
     title: &'static str,
     lines: Vec<String>,
 }
@@ -119,9 +120,13 @@ pub(super) fn page(report: &Report<'_>) -> Page {
         common_values: facts::common_values(report),
         headings: facts::COLUMNS.iter().map(|column| column.heading).collect(),
         summary: tables::summary(report),
+        choice_sections: choice::sections(report)
+            .into_iter()
+            .map(|Section { title, lines }| Paragraph { title, lines })
+            .collect(),
         fleet_sections: sections(report)
             .into_iter()
-            .map(|Section { title, lines }| FleetSection { title, lines })
+            .map(|Section { title, lines }| Paragraph { title, lines })
             .collect(),
         fleet_maps,
         over: if status.fleet.is_some() { "nodes" } else { "cycles" },

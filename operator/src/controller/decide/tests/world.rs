@@ -13,7 +13,7 @@ use lem_crds::{
     EfficiencyExperiment, EfficiencyExperimentStatus, Runner, SCHEMA_VERSION,
     experiment::Barrier,
     plan::TrialIdentity,
-    runner::{Assignment, RunnerError, RunnerPhase, RunnerStatus},
+    runner::{Assignment, HeldSeconds, RunnerError, RunnerPhase, RunnerStatus},
 };
 use serde_json::json;
 
@@ -178,6 +178,7 @@ impl World {
             failures: &failures,
             this: &Neighbour::of(&self.experiment),
             neighbours: &self.neighbours,
+            over_budget: None,
             now: self.now,
         };
         if self.is_over() {
@@ -220,6 +221,7 @@ impl World {
             failures: &[],
             this: &Neighbour::of(&self.experiment),
             neighbours: &[],
+            over_budget: None,
             now: self.now,
         });
         for change in &decision.changes {
@@ -538,6 +540,14 @@ fn act(
         status.environment = Some(measured.environment);
         status.baselines = measured.baselines;
         status.windows.extend(measured.window);
+        // A load of 30 s, windows of 10 s, and as long again around each of them.
+        let windows = status.windows.len() as f64;
+        status.held = HeldSeconds {
+            load: 30.0,
+            measured: 10.0 * windows,
+            total: 30.0 + 20.0 * windows,
+            ..HeldSeconds::default()
+        };
         status.phase = RunnerPhase::Idle;
         return None;
     }

@@ -1,14 +1,14 @@
-//! What a plan will cost, before anything runs. Pure.
+//! The work that a plan means, before anything runs. Pure.
 
 use lem_crds::{
     experiment::{EfficiencyExperimentSpec, Warmup},
     plan::Point,
 };
 
-/// Windows and time of a plan.
+/// Windows and time of a plan: that of an experiment, or of one node of a fleet.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Forecast {
+pub struct Work {
     /// Points of the sweep.
     pub points: usize,
     /// Loads of the model in each process.
@@ -28,7 +28,7 @@ pub struct Forecast {
 }
 
 /// Counts what a plan asks for.
-pub fn forecast(spec: &EfficiencyExperimentSpec, points: &[Point], loads: usize) -> Forecast {
+pub fn work(spec: &EfficiencyExperimentSpec, points: &[Point], loads: usize) -> Work {
     let cycles = u64::from(spec.protocol.cycles);
     let trials = points.len() * spec.protocol.cycles as usize;
     let mut tokens = 0;
@@ -48,7 +48,7 @@ pub fn forecast(spec: &EfficiencyExperimentSpec, points: &[Point], loads: usize)
         decoded += executed * u64::from(workload.max_output_tokens);
         fixed += point.window.cooldown.duration.seconds() * cycles as f64;
     }
-    Forecast {
+    Work {
         points: points.len(),
         loads,
         trials,

@@ -1,0 +1,76 @@
+//! How each schedule stands to its baseline: from its status. Pure but for the cache.
+
+use std::fmt;
+
+use kube::{ResourceExt, runtime::reflector::Store};
+use lem_crds::{EfficiencySchedule, schedule::ScheduledResult};
+use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
+
+use super::{
+    super::schedule::GuardedSchedule,
+    family::{Description, Labels, gauges},
+};
+
+/// Schedules, straight from the cache.
+pub(super) struct Schedules(pub(super) Store<GuardedSchedule>);
+
+impl fmt::Debug for Schedules {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("Schedules")
+    }
+}
+
+impl Collector for Schedules {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let state = self.0.state();
+        let mut schedules: Vec<&EfficiencySchedule> = state.iter().filter_map(|one| one.0.as_ref().ok()).collect();
+        schedules.sort_by_key(|schedule| (schedule.namespace(), schedule.name_any()));
+        encode(&mut encoder, &schedules)
+    }
+}
+
+fn encode(encoder: &mut DescriptorEncoder<'_>, schedules: &[&EfficiencySchedule]) -> fmt::Result {
+    let regressed = schedules.iter().filter_map(|schedule| {
+        let conditions = schedule.status.iter().flat_map(|status| &status.conditions);
+        let mut regressed = conditions.filter(|condition| condition.type_ == "Regressed");
+        let holds = regressed.next()?.status == "True";
+        Some((labels(schedule), if holds { 1.0 } else { 0.0 }))
+    });
+    let description = Description::new(
+        "schedule_regressed",
+        "1 where the last compared experiment of a schedule is worse than its baseline",
+    );
+    gauges(encoder, &description, regressed)?;
+    let ratios = schedules.iter().filter_map(|schedule| {
+        let worst = last(schedule)?.worst.as_ref()?;
+        let mut labels = labels(schedule);
+        labels.push(("metric", worst.metric.clone()));
+        Some((labels, worst.ratio))
+    });
+    let description = Description::new(
+        "schedule_worst_ratio",
+        "The worst metric of a schedule's last compared experiment over the baseline",
+    );
+    gauges(encoder, &description, ratios)?;
+    let times = schedules.iter().filter_map(|schedule| {
+        let at = schedule.status.as_ref()?.last_schedule_time?;
+        Some((labels(schedule), at.as_second() as f64))
+    });
+    let description = Description::new(
+        "schedule_last_run_timestamp",
+        "The time for which a schedule has created its last experiment, as a Unix time",
+    );
+    gauges(encoder, &description.in_unit(Unit::Seconds), times)
+}
+
+fn last(schedule: &EfficiencySchedule) -> Option<&ScheduledResult> {
+    let series = &schedule.status.as_ref()?.series;
+    series.iter().rfind(|entry| entry.compared > 0)
+}
+
+fn labels(schedule: &EfficiencySchedule) -> Labels {
+    vec![
+        ("namespace", schedule.namespace().unwrap_or_default()),
+        ("schedule", schedule.name_any()),
+    ]
+}

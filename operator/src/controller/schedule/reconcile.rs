@@ -1,0 +1,305 @@
+//! One look at a schedule: the steps in their order. Client.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use kube::{
+    Api, Client, Resource, ResourceExt,
+    api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
+    runtime::{
+        controller::Action,
+        events::{Event, EventType, Recorder},
+        reflector::Store,
+    },
+};
+use lem_crds::{
+    EfficiencyExperiment,
+    schedule::{EfficiencySchedule, EfficiencyScheduleStatus},
+};
+use serde_json::json;
+
+use super::{
+    super::{
+        aggregate,
+        apply::FIELD_MANAGER,
+        error::{ReconcileError, words},
+        leader::Leadership,
+        metrics::ControllerMetrics,
+        observe::Caches,
+        prepare::{self, Prepared},
+        watch::Guarded,
+    },
+    GuardedSchedule,
+    decide::{self, Decision, Measured, View},
+    experiment, schedule_of,
+};
+use crate::experiment::{Failure, MeasuredPoint, NodeResult, Record, measured_fleet, measured_points};
+
+/// Events call for a look; what they miss is found by then.
+const AGAIN: Duration = Duration::from_mins(5);
+/// After an error, which is the API server's.
+const RETRY: Duration = Duration::from_secs(5);
+/// Longest note of an event.
+const NOTE_LENGTH: usize = 1000;
+
+/// Everything that a look needs beside the schedule.
+pub(in super::super) struct Context {
+    pub(in super::super) client: Client,
+    pub(in super::super) leadership: Leadership,
+    pub(in super::super) recorder: Recorder,
+    pub(in super::super) caches: Caches,
+    pub(in super::super) experiments: Store<Guarded>,
+    pub(in super::super) metrics: ControllerMetrics,
+}
+
+/// Looks at one schedule and does what is to be done.
+#[tracing::instrument(skip_all, fields(namespace = guarded.namespace(), schedule = guarded.name_any()))]
+pub(in super::super) async fn reconcile(
+    guarded: Arc<GuardedSchedule>,
+    context: Arc<Context>,
+) -> Result<Action, ReconcileError> {
+    let schedule = match &guarded.0 {
+        Ok(schedule) => schedule,
+        Err(error) => {
+            tracing::warn!(%error, "the schedule cannot be read");
+            context.metrics.failed("malformed");
+            return Ok(Action::await_change());
+        }
+    };
+    if schedule.metadata.deletion_timestamp.is_some() || !context.leadership.is_held() {
+        return Ok(Action::await_change());
+    }
+    // An own write that the cache does not show yet would be decided upon again; it is harmless, for names follow from times.
+    let now = Timestamp::now();
+    let before = schedule.status.clone().unwrap_or_default();
+    let state = context.experiments.state();
+    let all = || state.iter().filter_map(|one| one.0.as_ref().ok());
+    let namespace = schedule.namespace();
+    let name = schedule.name_any();
+    let own = |one: &&EfficiencyExperiment| {
+        let of = schedule_of(one);
+        of.is_some_and(|of| of.name == name && of.namespace == namespace)
+    };
+    let compared = &schedule.spec.comparison;
+    let experiments: Vec<Measured<'_>> = all()
+        .filter(own)
+        .map(|experiment| {
+            let uid = experiment.uid().unwrap_or_default();
+            let known = before.series.iter().any(|entry| entry.experiment_uid == uid);
+            let points = if known {
+                Vec::new()
+            } else {
+                points(experiment, &compared.metrics, &context.caches)
+            };
+            Measured { experiment, points }
+        })
+        .collect();
+    let named = compared.baseline_experiment_name.as_ref().and_then(|wanted| {
+        let mut found = all().filter(|one| one.namespace() == namespace && one.name_any() == *wanted);
+        let experiment = found.next()?;
+        let points = points(experiment, &compared.metrics, &context.caches);
+        Some(Measured { experiment, points })
+    });
+    let refused = refused(schedule);
+    let decision = decide::decide(&View {
+        generation: schedule.metadata.generation,
+        created: schedule.creation_timestamp().map_or(now, |created| created.0),
+        spec: &schedule.spec,
+        refused: refused.as_deref(),
+        before: &before,
+        experiments: &experiments,
+        named_baseline: named.as_ref(),
+        now,
+    });
+    carry_out(schedule, &before, &decision, &context).await?;
+    let ahead = decision
+        .wake_at
+        .map(|at| Duration::try_from(at.duration_since(now)).unwrap_or_default());
+    // A clock that is read slightly early would be asked again at once.
+    let pause = ahead.map_or(AGAIN, |ahead| (ahead + Duration::from_millis(50)).min(AGAIN));
+    Ok(Action::requeue(pause))
+}
+
+/// Why the template cannot run.
+fn refused(schedule: &EfficiencySchedule) -> Option<String> {
+    let mut probe = experiment(schedule, Timestamp::UNIX_EPOCH);
+    probe.metadata.uid = Some(String::new());
+    let error = prepare::prepare(&probe).err()?;
+    Some(format!("spec.experimentTemplate: {error}"))
+}
+
+/// What an experiment that is over is compared by, from the records of its processes.
+fn points(experiment: &EfficiencyExperiment, metrics: &[String], caches: &Caches) -> Vec<MeasuredPoint> {
+    let status = experiment.status.clone().unwrap_or_default();
+    let (true, Ok(prepared)) = (aggregate::is_over(status.phase), prepare::prepare(experiment)) else {
+        return Vec::new();
+    };
+    let uid = experiment.uid().unwrap_or_default();
+    if prepared.each_node() {
+        let nodes = of_nodes(&prepared, &uid, caches);
+        return measured_fleet(&nodes.iter().collect::<Vec<_>>(), metrics);
+    }
+    let records = caches.observe(&uid).records();
+    let failures: Vec<Failure> = status.failures.iter().map(Failure::from).collect();
+    measured_points(&prepared.spec, &prepared.points, &records, &failures, metrics)
+}
+
+fn of_nodes(prepared: &Prepared, uid: &str, caches: &Caches) -> Vec<NodeResult> {
+    let by_node = caches.observe_nodes(uid);
+    let with_windows = by_node.iter().filter_map(|(node, of_node)| {
+        let records = of_node.observed().records();
+        let measured = records.iter().any(Record::has_windows);
+        measured.then(|| NodeResult::new(&prepared.spec, &prepared.points, node, &records, &[]))
+    });
+    with_windows.collect()
+}
+
+async fn carry_out(
+    schedule: &EfficiencySchedule,
+    before: &EfficiencyScheduleStatus,
+    decision: &Decision,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    let namespace = schedule.namespace().unwrap_or_default();
+    let experiments: Api<EfficiencyExperiment> = Api::namespaced(context.client.clone(), &namespace);
+    if let Some(at) = decision.create {
+        create(&experiments, schedule, at).await?;
+    }
+    write_status(schedule, before, decision, context).await?;
+    for name in &decision.cancel {
+        tracing::info!(experiment = name, "cancelling");
+        let patch = Patch::Merge(json!({"spec": {"cancel": true}}));
+        let done = experiments.patch(name, &PatchParams::default(), &patch).await.map(drop);
+        gone_is_fine(done).map_err(|source| failed(name, source))?;
+    }
+    let uids = context.experiments.state();
+    for name in &decision.delete {
+        let uid = uids
+            .iter()
+            .find(|one| one.name_any() == *name && one.namespace().as_ref() == Some(&namespace))
+            .and_then(|one| one.uid());
+        tracing::info!(experiment = name, "deleting, for it is beyond the history");
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid,
+                resource_version: None,
+            }),
+            ..DeleteParams::background()
+        };
+        let done = experiments.delete(name, &parameters).await.map(drop);
+        gone_is_fine(done).map_err(|source| failed(name, source))?;
+    }
+    Ok(())
+}
+
+async fn create(
+    experiments: &Api<EfficiencyExperiment>,
+    schedule: &EfficiencySchedule,
+    at: Timestamp,
+) -> Result<(), ReconcileError> {
+    let made = experiment(schedule, at);
+    let name = made.name_any();
+    let parameters = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..PostParams::default()
+    };
+    match experiments.create(&parameters, &made).await {
+        Ok(_) => {
+            tracing::info!(experiment = name, "created");
+            Ok(())
+        }
+        // By the leader before this one, or by this one whose cache is behind.
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        Err(source) => Err(failed(&name, source)),
+    }
+}
+
+fn failed(name: &str, source: kube::Error) -> ReconcileError {
+    ReconcileError::Apply {
+        kind: "EfficiencyExperiment",
+        name: name.to_owned(),
+        source,
+    }
+}
+
+fn gone_is_fine(done: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match done {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        done => done,
+    }
+}
+
+async fn write_status(
+    schedule: &EfficiencySchedule,
+    before: &EfficiencyScheduleStatus,
+    decision: &Decision,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    if schedule.status.as_ref() == Some(&decision.status) {
+        return Ok(());
+    }
+    let patch = json!({
+        "apiVersion": format!("{}/{}", lem_crds::GROUP, lem_crds::VERSION),
+        "kind": "EfficiencySchedule",
+        "metadata": {"uid": schedule.uid()},
+        "status": decision.status,
+    });
+    let schedules: Api<EfficiencySchedule> =
+        Api::namespaced(context.client.clone(), &schedule.namespace().unwrap_or_default());
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let written = schedules
+        .patch_status(&schedule.name_any(), &parameters, &Patch::Apply(patch))
+        .await;
+    match written {
+        Ok(_) => {}
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+        Err(error) => return Err(ReconcileError::UpdateStatus(error)),
+    }
+    for event in news(before, &decision.status) {
+        if let Err(error) = context.recorder.publish(&event, &schedule.object_ref(&())).await {
+            tracing::warn!(%error, reason = event.reason, "an event is lost");
+        }
+    }
+    Ok(())
+}
+
+/// The events that lead from one status to the next. Pure.
+fn news(before: &EfficiencyScheduleStatus, after: &EfficiencyScheduleStatus) -> Vec<Event> {
+    let changed = after.conditions.iter().filter_map(|condition| {
+        let old = before.conditions.iter().find(|old| old.type_ == condition.type_);
+        let holds = condition.status == "True";
+        let held = old.map(|old| old.status == "True");
+        let (type_, reason) = match (condition.type_.as_str(), held, holds) {
+            ("Accepted", Some(true) | None, false) => (EventType::Warning, "Refused"),
+            ("Regressed", Some(false) | None, true) => (EventType::Warning, "Regressed"),
+            ("Regressed", Some(true), false) => (EventType::Normal, "Recovered"),
+            _ => return None,
+        };
+        Some(Event {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(condition.message.chars().take(NOTE_LENGTH).collect()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        })
+    });
+    changed.collect()
+}
+
+/// Weather is tried again.
+#[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
+pub(in super::super) fn error_policy(
+    guarded: Arc<GuardedSchedule>,
+    error: &ReconcileError,
+    context: Arc<Context>,
+) -> Action {
+    context.metrics.failed(error.category());
+    tracing::warn!(
+        namespace = guarded.namespace(),
+        schedule = guarded.name_any(),
+        category = error.category(),
+        error = format!("{error}: {}", words(error.cause())),
+        "the reconciliation of a schedule failed"
+    );
+    Action::requeue(RETRY)
+}

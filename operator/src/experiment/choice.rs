@@ -1,0 +1,248 @@
+//! Which point of a sweep to take: the Pareto front of speed against energy, and the best point under the objective. Pure.
+//!
+//! Points are compared within a class of nodes, and only where their total energy has the same domains and sources
+//! (METHODOLOGY §11).
+
+use std::collections::BTreeMap;
+
+use lem_crds::{
+    SCHEMA_VERSION,
+    experiment::Objective,
+    metrics,
+    status::{BestPoint, FrontPoint, Kept, LimitFigure, ObjectiveClass, ObjectiveStatus, PointResult, Verdict},
+};
+
+use super::compare::{Outcome, Side, compare};
+use crate::report::number;
+
+/// Gives the values of a metric at a point, one for each cycle, or for each node of a fleet.
+pub type Values<'a> = dyn Fn(&PointResult, &str) -> Vec<f64> + 'a;
+
+/// The points of which no other has at least as many tokens per second for at most as many joules per token, and one of the two
+/// better; the fastest first. None where there is only one point.
+pub fn pareto_front(points: &[PointResult]) -> Vec<FrontPoint> {
+    let mut front = Vec::new();
+    for (class, members) in by_class(points) {
+        let (compared, _) = same_energy(&members);
+        let mut candidates: Vec<FrontPoint> = compared
+            .into_iter()
+            .filter_map(|point| {
+                Some(FrontPoint {
+                    point: point.index,
+                    node_class: class.to_owned(),
+                    tokens_per_second: mean(point, "effective_throughput")?,
+                    joules_per_token: mean(point, "joules_per_token")?,
+                })
+            })
+            .collect();
+        if candidates.len() < 2 {
+            continue;
+        }
+        candidates.sort_by(|left, right| {
+            let speed = right.tokens_per_second.total_cmp(&left.tokens_per_second);
+            speed.then(left.joules_per_token.total_cmp(&right.joules_per_token))
+        });
+        let mut least = f64::INFINITY;
+        for candidate in candidates {
+            if candidate.joules_per_token < least {
+                least = candidate.joules_per_token;
+                front.push(candidate);
+            }
+        }
+    }
+    front
+}
+
+/// The best point of each class.
+pub fn objective(objective: &Objective, points: &[PointResult], values: &Values<'_>) -> ObjectiveStatus {
+    let classes = by_class(points);
+    let answer = |(class, members): (&str, Vec<&PointResult>)| of_class(objective, class, &members, values);
+    ObjectiveStatus {
+        metric: objective.metric().to_owned(),
+        classes: classes.into_iter().map(answer).collect(),
+    }
+}
+
+fn by_class(points: &[PointResult]) -> BTreeMap<&str, Vec<&PointResult>> {
+    let mut classes: BTreeMap<&str, Vec<&PointResult>> = BTreeMap::new();
+    for point in points {
+        classes.entry(&point.node_class).or_default().push(point);
+    }
+    classes
+}
+
+/// Points that may be used and whose energy is comparable: the widest scope, and of equally wide ones the more frequent; and
+/// how many are left out.
+fn same_energy<'a>(points: &[&'a PointResult]) -> (Vec<&'a PointResult>, u32) {
+    let mut groups: BTreeMap<(&[String], &[String]), Vec<&PointResult>> = BTreeMap::new();
+    for point in points.iter().filter(|point| point.verdict != Verdict::Invalid) {
+        let energy = (point.energy_scope.as_slice(), point.energy_sources.as_slice());
+        groups.entry(energy).or_default().push(point);
+    }
+    let widest = groups
+        .into_iter()
+        .max_by_key(|((scope, _), members)| (scope.len(), members.len()));
+    let compared = widest.map(|(_, members)| members).unwrap_or_default();
+    let left_out = points.len() - compared.len();
+    (compared, left_out as u32)
+}
+
+fn of_class(objective: &Objective, class: &str, members: &[&PointResult], values: &Values<'_>) -> ObjectiveClass {
+    let metric = objective.metric();
+    let (comparable, mut left_out) = same_energy(members);
+    let total = comparable.len();
+    let mut candidates: Vec<Candidate<'_>> = comparable
+        .into_iter()
+        .filter_map(|point| Candidate::new(objective, point))
+        .collect();
+    left_out += (total - candidates.len()) as u32;
+    let compared = candidates.len() as u32;
+    let nearest = candidates
+        .iter()
+        .filter_map(|candidate| Some((candidate.worst_breach?, candidate.point)))
+        .min_by(|left, right| left.0.total_cmp(&right.0));
+    candidates.retain(|candidate| candidate.worst_breach.is_none());
+    let beyond_limits = compared - candidates.len() as u32;
+    let less_is_better = objective.minimise.is_some();
+    candidates.sort_by(|left, right| {
+        let ascending = left.value.total_cmp(&right.value);
+        if less_is_better { ascending } else { ascending.reverse() }
+    });
+    let best = candidates.first().map(|best| {
+        let others = candidates.iter().skip(1);
+        let not_shown_worse = others.filter(|other| !shown_worse(metric, best.point, other.point, values));
+        BestPoint {
+            point: best.point.index,
+            value: best.value,
+            not_shown_worse: not_shown_worse.map(|other| other.point.index).collect(),
+            limits: best.limits.clone(),
+        }
+    });
+    let message = match (&best, nearest) {
+        (Some(best), _) => said(metric, best, members),
+        (None, Some((_, nearest))) => format!(
+            "no point keeps every limit; the nearest is point {} ({})",
+            nearest.index,
+            lem_crds::plan::label(&nearest.values)
+        ),
+        (None, None) => format!("no point has a usable {metric}, and a figure for every limit"),
+    };
+    ObjectiveClass {
+        node_class: class.to_owned(),
+        compared,
+        beyond_limits,
+        left_out,
+        best,
+        message,
+    }
+}
+
+/// A point with its figures.
+struct Candidate<'a> {
+    point: &'a PointResult,
+    value: f64,
+    limits: Vec<LimitFigure>,
+    /// Of its broken limits the largest ratio to the limit, above 1; none where it keeps all.
+    worst_breach: Option<f64>,
+}
+
+impl<'a> Candidate<'a> {
+    /// None where a figure is missing.
+    fn new(objective: &Objective, point: &'a PointResult) -> Option<Self> {
+        let value = mean(point, objective.metric())?;
+        let mut limits = Vec::new();
+        let mut worst_breach: Option<f64> = None;
+        for (metric, limit) in &objective.subject_to {
+            let limit = limit.get();
+            let estimate = point.metrics.get(metric)?;
+            let more_is_better = metrics::definition(metric)?.higher_is_better()?;
+            let keeps = |figure: f64| {
+                if more_is_better {
+                    figure >= limit
+                } else {
+                    figure <= limit
+                }
+            };
+            if !keeps(estimate.mean) {
+                let excess = if more_is_better {
+                    limit / estimate.mean
+                } else {
+                    estimate.mean / limit
+                };
+                worst_breach = Some(worst_breach.map_or(excess, |worst| worst.max(excess)));
+            }
+            let bound = if more_is_better { estimate.lower } else { estimate.upper };
+            let kept = if bound.is_some_and(keeps) {
+                Kept::Shown
+            } else {
+                Kept::NotShown
+            };
+            limits.push(LimitFigure {
+                metric: metric.clone(),
+                limit,
+                value: estimate.mean,
+                bound,
+                kept,
+            });
+        }
+        Some(Self {
+            point,
+            value,
+            limits,
+            worst_breach,
+        })
+    }
+}
+
+fn mean(point: &PointResult, metric: &str) -> Option<f64> {
+    point.metrics.get(metric).map(|estimate| estimate.mean)
+}
+
+/// Whether the cycles tell that the other point is worse; too few of them do not.
+fn shown_worse(metric: &str, best: &PointResult, other: &PointResult, values: &Values<'_>) -> bool {
+    let (of_best, of_other) = (values(best, metric), values(other, metric));
+    let compared = compare(metric, &as_side(&of_best, best), &as_side(&of_other, other));
+    compared.is_ok_and(|comparison| comparison.outcome == Outcome::Worse)
+}
+
+fn as_side<'a>(values: &'a [f64], point: &'a PointResult) -> Side<'a> {
+    Side {
+        values,
+        energy_scope: &point.energy_scope,
+        energy_sources: &point.energy_sources,
+        node_class: &point.node_class,
+        schema_version: SCHEMA_VERSION,
+    }
+}
+
+fn said(metric: &str, best: &BestPoint, members: &[&PointResult]) -> String {
+    let unit = metrics::definition(metric).map_or("", |definition| definition.unit);
+    let values = members.iter().find(|point| point.index == best.point);
+    let label = values.map_or_else(String::new, |point| lem_crds::plan::label(&point.values));
+    let mut words = format!(
+        "point {} ({label}): {metric} {} {unit}",
+        best.point,
+        number::plain(best.value)
+    );
+    if !best.not_shown_worse.is_empty() {
+        let points: Vec<String> = best.not_shown_worse.iter().map(ToString::to_string).collect();
+        words += &format!(
+            "; not shown to be worse: {} {}",
+            if points.len() == 1 { "point" } else { "points" },
+            points.join(", ")
+        );
+    }
+    for doubtful in best.limits.iter().filter(|limit| limit.kept == Kept::NotShown) {
+        let bound = doubtful.bound.map_or_else(
+            || "one cycle has no interval".to_owned(),
+            |bound| format!("its interval reaches {}", number::plain(bound)),
+        );
+        words += &format!(
+            "; {} {} keeps {} by its mean only, {bound}",
+            doubtful.metric,
+            number::plain(doubtful.value),
+            number::plain(doubtful.limit)
+        );
+    }
+    words
+}
