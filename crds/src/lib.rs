@@ -121,7 +121,7 @@ mod tests {
         for path in found {
             let leaf = path.rsplit('.').next().unwrap_or_default();
             assert!(
-                ["flopsMethod", "flopsConfidence", "unavailable"].contains(&leaf),
+                ["flopsMethod", "flopsConfidence", "unavailable", "verdict"].contains(&leaf),
                 "{path}"
             );
         }

@@ -3,11 +3,15 @@ What the operator may do where it measures. The suite holds this against the API
 No Secret: the kubelet resolves those that experiments name.
 */}}
 {{- define "lem.rules" -}}
+# Schedules create, cancel and delete experiments.
 - apiGroups: [lem.dev]
   resources: [efficiencyexperiments]
+  verbs: [list, watch, create, patch, delete]
+- apiGroups: [lem.dev]
+  resources: [efficiencyschedules]
   verbs: [list, watch]
 - apiGroups: [lem.dev]
-  resources: [efficiencyexperiments/status]
+  resources: [efficiencyexperiments/status, efficiencyschedules/status]
   verbs: [patch]
 # Children block the deletion of their owner.
 - apiGroups: [lem.dev]

@@ -183,6 +183,8 @@ async fn users_have_what_their_roles_say(machine: &Machine, world: &World) {
         ("view", "create", "efficiencyexperiments.lem.dev", "no"),
         ("edit", "create", "efficiencyexperiments.lem.dev", "yes"),
         ("edit", "deletecollection", "efficiencyexperiments.lem.dev", "yes"),
+        ("view", "list", "efficiencyschedules.lem.dev", "yes"),
+        ("edit", "create", "efficiencyschedules.lem.dev", "yes"),
         ("edit", "list", "runners.lem.dev", "yes"),
         ("edit", "patch", "runners.lem.dev", "no"),
         ("edit", "patch", "efficiencyexperiments.lem.dev/status", "no"),

@@ -1,6 +1,6 @@
 //! Experiments that take a few seconds: seeded random weights of a tiny shape, nothing to download.
 
-use lem_crds::EfficiencyExperiment;
+use lem_crds::{EfficiencyExperiment, EfficiencySchedule};
 use serde_json::{Value, json};
 
 /// So many processes without GPUs, so many cycles.
@@ -28,6 +28,24 @@ pub(crate) fn with(name: &str, processes: u32, cycles: u32, other: &Value) -> Ef
         },
     });
     merge(&mut manifest["spec"], other);
+    serde_json::from_value(manifest).unwrap()
+}
+
+/// Every minute the same tiny experiment.
+pub(crate) fn every_minute(name: &str, of: &EfficiencyExperiment, other: &Value) -> EfficiencySchedule {
+    let mut manifest = json!({
+        "apiVersion": "lem.dev/v1alpha1",
+        "kind": "EfficiencySchedule",
+        "metadata": {"name": name},
+        "spec": {
+            "schedule": "* * * * *",
+            "timeZone": "Europe/Berlin",
+            "experimentTemplate": {"metadata": {"labels": {"team": "a"}}, "spec": of.spec},
+        },
+    });
+    for (key, value) in other.as_object().unwrap() {
+        manifest["spec"][key] = value.clone();
+    }
     serde_json::from_value(manifest).unwrap()
 }
 

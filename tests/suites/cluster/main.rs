@@ -23,6 +23,7 @@ mod model;
 mod neighbours;
 mod pod_patch;
 mod rejected;
+mod schedule;
 mod sources;
 mod stalled;
 mod world;

@@ -210,7 +210,11 @@ pub(crate) async fn start(name: &str) -> Cluster {
 /// First step of the README: our definitions, once they are served.
 pub(crate) async fn define(cluster: &Cluster) {
     let definitions = Api::<CustomResourceDefinition>::all(cluster.client().await.unwrap());
-    for name in ["efficiencyexperiments.lem.dev", "runners.lem.dev"] {
+    for name in [
+        "efficiencyexperiments.lem.dev",
+        "efficiencyschedules.lem.dev",
+        "runners.lem.dev",
+    ] {
         let file = repository().join("crds").join(format!("{name}.yaml"));
         kubectl(cluster, &["apply", "--server-side=true", "-f", file.to_str().unwrap()]);
         // `kubectl wait` fails on a definition that has no conditions yet.

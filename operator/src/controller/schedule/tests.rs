@@ -134,7 +134,7 @@ fn point(joules: &[f64]) -> MeasuredPoint {
 fn an_experiment_is_named_after_its_time_and_belongs_to_its_schedule() {
     let schedule = schedule(&json!({}));
     let made = experiment(&schedule, at("2026-11-27T03:00:00Z"));
-    assert_eq!(made.metadata.name.as_deref(), Some("nightly-29930580"));
+    assert_eq!(made.metadata.name.as_deref(), Some("nightly-29929140"));
     assert_eq!(made.metadata.labels.as_ref().unwrap()["team"], "a");
     let owner = schedule_of(&made).unwrap();
     assert_eq!(

@@ -47,7 +47,11 @@ async fn the_api_server_accepts_our_definitions_and_serves_them() {
     let _guard = cluster.on_failure("definitions");
     let api = Api::<CustomResourceDefinition>::all(cluster.client().await.unwrap());
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../crds");
-    for file in ["efficiencyexperiments.lem.dev", "runners.lem.dev"] {
+    for file in [
+        "efficiencyexperiments.lem.dev",
+        "efficiencyschedules.lem.dev",
+        "runners.lem.dev",
+    ] {
         let text = std::fs::read_to_string(folder.join(format!("{file}.yaml"))).unwrap();
         let definition: CustomResourceDefinition = serde_yaml::from_str(&text).unwrap();
         let parameters = PatchParams::apply("suite").force();

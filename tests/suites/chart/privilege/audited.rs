@@ -3,13 +3,13 @@
 use std::{collections::BTreeSet, fs};
 
 use k8s_openapi::api::core::v1::ResourceQuota;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use lem_crds::{EfficiencyExperiment, Runner, status::ExperimentPhase};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use lem_crds::{EfficiencyExperiment, EfficiencySchedule, Runner, status::ExperimentPhase};
 use lem_test_cluster::{AuditLog, Request};
 use serde_json::json;
 
 use crate::{
-    experiment::tiny,
+    experiment::{every_minute, tiny},
     helm::{chart, objects},
     installation::{Machine, SYSTEM},
     rights::{Right, of_rules, roles},
@@ -142,6 +142,27 @@ async fn lives(world: &World) {
         .await;
 }
 
+/// A schedule whose experiments replace each other, and of which none is kept.
+async fn schedule(world: &World) {
+    let history = json!({"concurrencyPolicy": "Replace", "failedExperimentsHistoryLimit": 0});
+    let schedule = every_minute("replacing", &tiny("of", 1, 100), &history);
+    let schedules = world.api::<EfficiencySchedule>();
+    schedules.create(&PostParams::default(), &schedule).await.unwrap();
+    let experiments = world.api::<EfficiencyExperiment>();
+    world
+        .eventually("the deletion of an experiment that was replaced", || async {
+            let found = schedules.get("replacing").await.map_err(|error| error.to_string())?;
+            let status = found.status.unwrap_or_default();
+            let first = status.series.first().ok_or_else(|| format!("{status:#?}"))?;
+            match experiments.get_opt(&first.experiment).await.unwrap() {
+                None => Ok(()),
+                Some(left) => Err(format!("{:?}", left.metadata)),
+            }
+        })
+        .await;
+    schedules.delete("replacing", &DeleteParams::default()).await.unwrap();
+}
+
 /// A namespace that is deleted under an experiment.
 async fn deleted_namespace(world: &World) {
     world.apply(&tiny("doomed", 2, 50)).await;
@@ -173,7 +194,9 @@ async fn the_operator_holds_the_rights_that_it_uses_and_no_others() {
     machine.helm(&["install", "lem-crds", chart("lem-crds").to_str().unwrap()]);
     machine.release("install", &chart("lem"), &[]);
 
-    lives(&world).await;
+    // The minutes of the schedule pass meanwhile.
+    let scheduled = machine.world("chart_audit").await;
+    tokio::join!(lives(&world), schedule(&scheduled));
     deleted_namespace(&machine.world("chart_audit").await).await;
     refused_pods(&machine.world("chart_audit").await).await;
 

@@ -97,7 +97,11 @@ pub(super) async fn examine(connection: &Connection) -> Result<Facts, ClusterErr
     let version = client.apiserver_version().await.map_err(explain("version"))?;
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
     let mut known = Seen::Yes(Vec::new());
-    for name in ["efficiencyexperiments.lem.dev", "runners.lem.dev"] {
+    for name in [
+        "efficiencyexperiments.lem.dev",
+        "efficiencyschedules.lem.dev",
+        "runners.lem.dev",
+    ] {
         let found = seen(definitions.get_opt(name).await, "get customresourcedefinitions")
             .map_err(explain("customresourcedefinitions"))?;
         match (&mut known, found) {
