@@ -21,7 +21,7 @@ export LEM_MODEL_DIRECTORY := $(CURDIR)/models
 # Where the tests of the GPU kernels find the compiler; they skip, and say so, without it.
 export LEM_NVRTC_DIRECTORY ?= $(CURDIR)/models/nvrtc
 
-.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench bench-engine setup-bench fuzz clean
+.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench bench-engine setup-bench fuzz miri clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -167,6 +167,13 @@ fuzz: ## feed damaged models and experiments to their readers, 100 s each (FUZZ_
 		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target -- \
 			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=65536 -print_final_stats=1 -verbosity=0; \
 	done
+
+# A kernel that reads or writes past its slices, or two threads that race for one, is an error here and nowhere else.
+MIRI_TOOLCHAIN ?= nightly
+miri: ## interpret the engine's tests and look for undefined behaviour
+	rustup toolchain install $(MIRI_TOOLCHAIN) --profile minimal --component miri --component rust-src
+	MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks" cargo +$(MIRI_TOOLCHAIN) miri test --manifest-path engine/Cargo.toml --lib -- \
+		kernels packed pool shared scheduler cache
 
 clean: ## remove what was built
 	cargo clean

@@ -44,7 +44,7 @@ pub fn definitions() -> [CustomResourceDefinition; 3] {
             schemas.filter_map(|schema| schema.open_api_v3_schema.as_mut()?.properties.as_mut()?.get_mut("spec"));
         specs.for_each(describe::complete);
     }
-    [experiment, Runner::crd(), schedule]
+    [experiment, schedule, Runner::crd()]
 }
 
 /// The same as the API server takes them, each with its name.
@@ -54,8 +54,8 @@ pub fn definitions() -> [CustomResourceDefinition; 3] {
 pub fn custom_resource_definitions() -> Result<Vec<(&'static str, String)>, serde_yaml::Error> {
     let names = [
         "efficiencyexperiments.lem.dev",
-        "runners.lem.dev",
         "efficiencyschedules.lem.dev",
+        "runners.lem.dev",
     ];
     let yaml = names.into_iter().zip(definitions());
     yaml.map(|(name, definition)| Ok((name, serde_yaml::to_string(&definition)?)))

@@ -43,7 +43,7 @@ use kube::{
     Client,
     runtime::{
         Controller,
-        controller::{self, Config},
+        controller::Config,
         events::{Recorder, Reporter},
         reflector::{self, ObjectRef},
         watcher,
@@ -61,7 +61,6 @@ use self::{
     metrics::{ApiMetrics, ControllerMetrics},
     observe::Caches,
     reconcile::Context,
-    schedule::GuardedSchedule,
     server::Health,
     watch::Guarded,
 };
@@ -123,13 +122,7 @@ pub async fn run(
 
     let experiments = controller.store();
     let (schedule_calls, schedules_called) = tokio::sync::mpsc::unbounded_channel();
-    let schedules = Controller::new(
-        watch::scope::<GuardedSchedule>(&client, namespace),
-        watcher::Config::default().any_semantic(),
-    )
-    .with_config(Config::default().concurrency(1))
-    .reconcile_on(UnboundedReceiverStream::new(schedules_called))
-    .reconcile_all_on(WatchStream::from_changes(leadership.changes()).map(drop));
+    let schedules = schedule::reconcile::controller(watch::scope(&client, namespace), schedules_called, &leadership);
     let follow_nodes = {
         let nodes = watch::nodes(client.clone(), node_writer, experiments.clone(), calls);
         unending(OptionFuture::from(namespace.is_none().then_some(nodes)))
@@ -162,18 +155,7 @@ pub async fn run(
         experiments: experiments.clone(),
         metrics: metrics.clone(),
     });
-    let follow_schedules = schedules
-        .run(
-            schedule::reconcile::reconcile,
-            schedule::reconcile::error_policy,
-            of_schedules,
-        )
-        .for_each(|outcome| {
-            if let Err(controller::Error::QueueError(error)) = outcome {
-                tracing::warn!(kind = "EfficiencySchedule", %error, "the watch is interrupted");
-            }
-            future::ready(())
-        });
+    let follow_schedules = schedule::reconcile::follow(schedules, of_schedules);
     let context = Arc::new(Context {
         client,
         schedule_calls,
@@ -186,19 +168,7 @@ pub async fn run(
         memories: Memories::default(),
         metrics,
     });
-    let work = controller
-        .run(reconcile::reconcile, reconcile::error_policy, context)
-        .for_each(|outcome| {
-            match outcome {
-                Ok(_) => {}
-                // Also where the definition is missing: it is asked for until it is there.
-                Err(controller::Error::QueueError(error)) => {
-                    tracing::warn!(kind = "EfficiencyExperiment", %error, "the watch is interrupted");
-                }
-                Err(error) => tracing::debug!(%error, "the controller's queue"),
-            }
-            future::ready(())
-        });
+    let work = reconcile::follow(controller, context);
     let ready = unending(async {
         caches.filled().await;
         drop(experiments.wait_until_ready().await);

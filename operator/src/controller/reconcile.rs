@@ -7,11 +7,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
     runtime::{
-        controller::Action,
+        Controller,
+        controller::{self, Action},
         events::Recorder,
         reflector::{ObjectRef, Store},
     },
@@ -60,9 +62,24 @@ pub(super) struct Context {
     pub(super) metrics: ControllerMetrics,
 }
 
+/// Runs the controller of experiments until it is shut down.
+pub(super) async fn follow(controller: Controller<Guarded>, context: Arc<Context>) {
+    let mut outcomes = std::pin::pin!(controller.run(reconcile, error_policy, context));
+    while let Some(outcome) = outcomes.next().await {
+        match outcome {
+            Ok(_) => {}
+            // Also where the definition is missing: it is asked for until it is there.
+            Err(controller::Error::QueueError(error)) => {
+                tracing::warn!(kind = "EfficiencyExperiment", %error, "the watch is interrupted");
+            }
+            Err(error) => tracing::debug!(%error, "the controller's queue"),
+        }
+    }
+}
+
 /// Looks at one experiment and does what is to be done.
 #[tracing::instrument(skip_all, fields(namespace = guarded.namespace(), experiment = guarded.name_any()))]
-pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
+async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let begin = Instant::now();
     let experiment = match &guarded.0 {
         Ok(experiment) => experiment,
@@ -77,7 +94,8 @@ pub(super) async fn reconcile(guarded: Arc<Guarded>, context: Arc<Context>) -> R
     let namespace = experiment.namespace().unwrap_or_default();
     context.metrics.begins(&namespace, &experiment.name_any());
     call_schedule(experiment, &context);
-    let outcome = steps(experiment, &uid, &context).await;
+    // It holds all that one experiment is made of.
+    let outcome = Box::pin(steps(experiment, &uid, &context)).await;
     context.metrics.reconciled(begin.elapsed());
     if outcome.is_ok() {
         context.memories.of(&uid, |memory| memory.errors = 0);
@@ -281,7 +299,7 @@ fn count(
 
 /// Weather is tried again, ever more slowly; a user's mistake never comes here.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
-pub(super) fn error_policy(guarded: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
+fn error_policy(guarded: Arc<Guarded>, error: &ReconcileError, context: Arc<Context>) -> Action {
     let category = error.category();
     context.metrics.failed(category);
     let uid = guarded.uid().unwrap_or_default();

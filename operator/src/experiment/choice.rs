@@ -219,30 +219,27 @@ fn said(metric: &str, best: &BestPoint, members: &[&PointResult]) -> String {
     let unit = metrics::definition(metric).map_or("", |definition| definition.unit);
     let values = members.iter().find(|point| point.index == best.point);
     let label = values.map_or_else(String::new, |point| lem_crds::plan::label(&point.values));
-    let mut words = format!(
+    let mut clauses = vec![format!(
         "point {} ({label}): {metric} {} {unit}",
         best.point,
         number::plain(best.value)
-    );
+    )];
     if !best.not_shown_worse.is_empty() {
         let points: Vec<String> = best.not_shown_worse.iter().map(ToString::to_string).collect();
-        words += &format!(
-            "; not shown to be worse: {} {}",
-            if points.len() == 1 { "point" } else { "points" },
-            points.join(", ")
-        );
+        let noun = if points.len() == 1 { "point" } else { "points" };
+        clauses.push(format!("not shown to be worse: {noun} {}", points.join(", ")));
     }
     for doubtful in best.limits.iter().filter(|limit| limit.kept == Kept::NotShown) {
         let bound = doubtful.bound.map_or_else(
             || "one cycle has no interval".to_owned(),
             |bound| format!("its interval reaches {}", number::plain(bound)),
         );
-        words += &format!(
-            "; {} {} keeps {} by its mean only, {bound}",
+        clauses.push(format!(
+            "{} {} keeps {} by its mean only, {bound}",
             doubtful.metric,
             number::plain(doubtful.value),
             number::plain(doubtful.limit)
-        );
+        ));
     }
-    words
+    clauses.join("; ")
 }

@@ -295,10 +295,9 @@ fn what_a_plan_costs_is_known_before_it_begins_and_better_after_its_first_trial(
     let forecast = world.status().plan.unwrap().forecast.unwrap();
     world.run();
     let spent = world.status().spent.unwrap();
-    assert_eq!(
-        forecast.process_seconds, spent.process_seconds,
-        "every trial costs the same here"
-    );
+    // Every trial costs the same here.
+    let difference = forecast.process_seconds - spent.process_seconds;
+    assert!(difference.abs() < 1e-9, "{forecast:?} {spent:?}");
 }
 
 #[test]

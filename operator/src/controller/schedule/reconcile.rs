@@ -2,14 +2,17 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures::StreamExt;
 use jiff::Timestamp;
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
     runtime::{
-        controller::Action,
+        Controller,
+        controller::{self, Action, Config},
         events::{Event, EventType, Recorder},
-        reflector::Store,
+        reflector::{ObjectRef, Store},
+        watcher,
     },
 };
 use lem_crds::{
@@ -17,6 +20,8 @@ use lem_crds::{
     schedule::{EfficiencySchedule, EfficiencyScheduleStatus},
 };
 use serde_json::json;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio_stream::wrappers::{UnboundedReceiverStream, WatchStream};
 
 use super::{
     super::{
@@ -52,12 +57,31 @@ pub(in super::super) struct Context {
     pub(in super::super) metrics: ControllerMetrics,
 }
 
+/// The controller of all schedules, which looks at one when it is called, and at all when leadership changes.
+pub(in super::super) fn controller(
+    schedules: Api<GuardedSchedule>,
+    called: UnboundedReceiver<ObjectRef<GuardedSchedule>>,
+    leadership: &Leadership,
+) -> Controller<GuardedSchedule> {
+    Controller::new(schedules, watcher::Config::default().any_semantic())
+        .with_config(Config::default().concurrency(1))
+        .reconcile_on(UnboundedReceiverStream::new(called))
+        .reconcile_all_on(WatchStream::from_changes(leadership.changes()).map(drop))
+}
+
+/// Runs that controller.
+pub(in super::super) async fn follow(controller: Controller<GuardedSchedule>, context: Arc<Context>) {
+    let mut outcomes = std::pin::pin!(controller.run(reconcile, error_policy, context));
+    while let Some(outcome) = outcomes.next().await {
+        if let Err(controller::Error::QueueError(error)) = outcome {
+            tracing::warn!(kind = "EfficiencySchedule", %error, "the watch is interrupted");
+        }
+    }
+}
+
 /// Looks at one schedule and does what is to be done.
 #[tracing::instrument(skip_all, fields(namespace = guarded.namespace(), schedule = guarded.name_any()))]
-pub(in super::super) async fn reconcile(
-    guarded: Arc<GuardedSchedule>,
-    context: Arc<Context>,
-) -> Result<Action, ReconcileError> {
+async fn reconcile(guarded: Arc<GuardedSchedule>, context: Arc<Context>) -> Result<Action, ReconcileError> {
     let schedule = match &guarded.0 {
         Ok(schedule) => schedule,
         Err(error) => {
@@ -288,11 +312,7 @@ fn news(before: &EfficiencyScheduleStatus, after: &EfficiencyScheduleStatus) -> 
 
 /// Weather is tried again.
 #[expect(clippy::needless_pass_by_value, reason = "the signature is the controller's")]
-pub(in super::super) fn error_policy(
-    guarded: Arc<GuardedSchedule>,
-    error: &ReconcileError,
-    context: Arc<Context>,
-) -> Action {
+fn error_policy(guarded: Arc<GuardedSchedule>, error: &ReconcileError, context: Arc<Context>) -> Action {
     context.metrics.failed(error.category());
     tracing::warn!(
         namespace = guarded.namespace(),

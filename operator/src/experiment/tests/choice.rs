@@ -66,7 +66,7 @@ fn answer(wanted: &serde_json::Value, points: &[PointResult], spread: f64) -> Ob
 
 #[test]
 fn the_cheapest_point_that_keeps_the_limit_is_the_best_and_not_the_cheapest_of_all() {
-    let points = [
+    let points = vec![
         point(0, 10.0, 3.0, (100.0, Some(5.0))),
         point(1, 20.0, 2.0, (300.0, Some(5.0))),
         point(2, 40.0, 1.0, (900.0, Some(5.0))),
@@ -140,7 +140,7 @@ fn at_least_is_asked_of_what_should_be_high() {
 
 #[test]
 fn invalid_points_and_points_of_other_energy_sources_are_left_out() {
-    let mut points = [
+    let mut points = vec![
         point(0, 10.0, 1.0, (1.0, None)),
         point(1, 10.0, 2.0, (1.0, None)),
         point(2, 10.0, 3.0, (1.0, None)),

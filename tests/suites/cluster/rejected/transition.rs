@@ -12,7 +12,7 @@ use crate::{
     world::{World, described},
 };
 
-const IMMUTABLE: &str = "the spec of a started experiment is immutable but for suspend and cancel";
+const IMMUTABLE: &str = "the spec of a started experiment is immutable but for suspend, cancel and budget";
 
 /// Every optional part of the spec.
 fn optional() -> Value {
@@ -22,6 +22,7 @@ fn optional() -> Value {
         "placement": {"nodeSelector": {"kubernetes.io/os": "linux"}},
         "runner": {"env": [{"name": "RUST_LOG", "value": "debug"}]},
         "ttlSecondsAfterFinished": {"success": 60},
+        "objective": {"minimise": "joulesPerToken"},
     })
 }
 
@@ -104,7 +105,12 @@ async fn no_part_of_a_started_experiment_can_be_changed_added_or_removed() {
     }
     assert!(admitted.is_empty(), "{admitted:#?}");
 
-    for allowed in [json!({"suspend": false}), json!({"cancel": true})] {
+    for allowed in [
+        json!({"suspend": false}),
+        json!({"cancel": true}),
+        json!({"budget": {"maxEnergyJoules": 1_000_000}}),
+        json!({"budget": null}),
+    ] {
         assert_eq!(attempt(&world, "bare", &allowed).await, Ok(()), "{allowed}");
     }
 }

@@ -110,7 +110,7 @@ fn an_api_server_that_is_too_old_fails_and_a_vendors_suffix_does_not_matter() {
 fn missing_definitions_fail_and_those_of_another_version_are_told() {
     let mut facts = healthy();
     let mut other = as_served();
-    other[1].spec.versions[0].schema = None;
+    other[2].spec.versions[0].schema = None;
     facts.definitions = Seen::Yes(other);
     expect(&facts, "definitions", Level::Warn, "than 0.1.0: runners.lem.dev");
     facts.definitions = Seen::Hidden("get customresourcedefinitions".to_owned());
