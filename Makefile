@@ -21,7 +21,7 @@ export LEM_MODEL_DIRECTORY := $(CURDIR)/models
 # Where the tests of the GPU kernels find the compiler; they skip, and say so, without it.
 export LEM_NVRTC_DIRECTORY ?= $(CURDIR)/models/nvrtc
 
-.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench bench-engine setup-bench fuzz miri clean
+.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench bench-engine bench-scale setup-bench fuzz miri clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -158,6 +158,17 @@ bench-engine: bench-engine-build $(MODEL) ## compare our engine with candle and 
 	$(BENCH_ENGINE) run --files models/bench --output $(BENCH_RESULTS) --rounds $(BENCH_ROUNDS)
 	$(BENCH_ENGINE) batching --file $(MODEL) --output $(BENCH_BATCHING)
 	$(BENCH_ENGINE) document --results $(BENCH_RESULTS) --batching $(BENCH_BATCHING) --output docs/engine-benchmark.md
+
+# Each fleet in a cluster of its own, then the thousand nodes again while the replica that leads is killed.
+SCALE_NODES ?= 10,100,1000
+SCALE_RESULTS ?= results/scale.json
+BENCH_SCALE = $(TARGET)/release/lem-scale-bench
+bench-scale: ## what a fleet of a thousand simulated nodes costs the operator, on a quiet machine (about 30 minutes)
+	cargo build --release --workspace --bin lem-test-cluster --bin lem-operator --bin lem-scale-bench
+	$(BENCH_SCALE) run --nodes $(SCALE_NODES) --output $(SCALE_RESULTS)
+	$(BENCH_SCALE) run --nodes 1000 --kill-every 20 --output $(SCALE_RESULTS)
+	$(BENCH_SCALE) document --results $(SCALE_RESULTS)
+	$(BENCH_SCALE) check --results $(SCALE_RESULTS)
 
 # Without a sanitizer it runs on stable Rust; libFuzzer's own limits find endless loops and allocations.
 fuzz: ## feed damaged models and experiments to their readers, 100 s each (FUZZ_SECONDS)

@@ -16,11 +16,12 @@ use kube::{
     CustomResourceExt,
     core::cel::{CompiledSchema, ErrorKind, Validator, compile_schema},
 };
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 pub use self::pod_patch::pod_patch;
 use self::structural::Findings;
-use crate::{EfficiencyExperiment, GROUP, VERSION};
+use crate::{EfficiencyExperiment, EfficiencySchedule, GROUP, VERSION};
 
 /// One thing wrong with a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -57,20 +58,59 @@ pub fn listed(violations: &[Violation]) -> String {
     each.join("; ")
 }
 
-/// Generated once: the definition has thousands of nodes.
-static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
-    let definition = serde_json::to_value(EfficiencyExperiment::crd()).unwrap_or_default();
-    definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone()
+/// A kind of resource: its generated definition has thousands of nodes, so it is made once and its rules compiled once.
+struct Kind {
+    name: &'static str,
+    /// What a manifest without a spec is told.
+    missing_spec: &'static str,
+    schema: Value,
+    rules: CompiledSchema,
+}
+
+impl Kind {
+    fn new<K: CustomResourceExt>(name: &'static str, missing_spec: &'static str) -> Self {
+        let definition = serde_json::to_value(K::crd()).unwrap_or_default();
+        let schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+        Self {
+            name,
+            missing_spec,
+            rules: compile_schema(&schema),
+            schema,
+        }
+    }
+}
+
+static EXPERIMENT: LazyLock<Kind> = LazyLock::new(|| {
+    Kind::new::<EfficiencyExperiment>(
+        "EfficiencyExperiment",
+        "missing: say at least which model to measure (spec.model)",
+    )
 });
 
-/// The rules of the whole resource, compiled once.
-static RULES: LazyLock<CompiledSchema> = LazyLock::new(|| compile_schema(&SCHEMA));
+static SCHEDULE: LazyLock<Kind> = LazyLock::new(|| {
+    Kind::new::<EfficiencySchedule>(
+        "EfficiencySchedule",
+        "missing: say when to measure (spec.schedule) and what (spec.experimentTemplate)",
+    )
+});
 
-/// Reads a manifest as the API server would admit it: every violation, or the resource with its defaults.
+/// Reads an experiment's manifest as the API server would admit it: every violation, or the resource with its defaults.
 ///
 /// # Errors
 /// Every violation found. CEL rules are evaluated where the manifest has the types and fields that they rest on.
 pub fn experiment(manifest: &Value) -> Result<EfficiencyExperiment, Vec<Violation>> {
+    admit(&EXPERIMENT, manifest)
+}
+
+/// The same for a schedule. Whether its times are times, and whether its experiment can run, no schema can tell.
+///
+/// # Errors
+/// As [`experiment`].
+pub fn schedule(manifest: &Value) -> Result<EfficiencySchedule, Vec<Violation>> {
+    admit(&SCHEDULE, manifest)
+}
+
+fn admit<K: DeserializeOwned>(kind: &Kind, manifest: &Value) -> Result<K, Vec<Violation>> {
     let Some(object) = manifest.as_object() else {
         return Err(vec![Violation::new(
             "",
@@ -79,10 +119,7 @@ pub fn experiment(manifest: &Value) -> Result<EfficiencyExperiment, Vec<Violatio
     };
     let expected_version = format!("{GROUP}/{VERSION}");
     let mut findings = Findings::default();
-    for (field, expected) in [
-        ("apiVersion", expected_version.as_str()),
-        ("kind", "EfficiencyExperiment"),
-    ] {
+    for (field, expected) in [("apiVersion", expected_version.as_str()), ("kind", kind.name)] {
         match object.get(field).and_then(Value::as_str) {
             Some(found) if found == expected => {}
             Some(found) => findings.block(field, format!("must be {expected}, found {found}")),
@@ -95,13 +132,13 @@ pub fn experiment(manifest: &Value) -> Result<EfficiencyExperiment, Vec<Violatio
         findings.block(key, structural::unknown_field(key, known.into_iter()));
     }
     let mut manifest = manifest.clone();
-    normalise::normalise(&SCHEMA, &mut manifest);
+    normalise::normalise(&kind.schema, &mut manifest);
     match manifest.get("spec") {
-        None => findings.block("spec", "missing: say at least which model to measure (spec.model)"),
-        Some(spec) => structural::check(&SCHEMA["properties"]["spec"], spec, "spec", &mut findings),
+        None => findings.block("spec", kind.missing_spec),
+        Some(spec) => structural::check(&kind.schema["properties"]["spec"], spec, "spec", &mut findings),
     }
     if !findings.blocking {
-        findings.violations.extend(broken_rules(&manifest));
+        findings.violations.extend(broken_rules(kind, &manifest));
     }
     if !findings.violations.is_empty() {
         return Err(findings.violations);
@@ -115,11 +152,11 @@ pub fn experiment(manifest: &Value) -> Result<EfficiencyExperiment, Vec<Violatio
 /// Every violation found.
 pub fn spec(spec: &Value) -> Result<(), Vec<Violation>> {
     let mut findings = Findings::default();
-    structural::check(&SCHEMA["properties"]["spec"], spec, "spec", &mut findings);
+    structural::check(&EXPERIMENT.schema["properties"]["spec"], spec, "spec", &mut findings);
     if !findings.blocking {
         // A rule of the whole resource reads its name.
         let whole = serde_json::json!({"metadata": {"name": "point"}, "spec": spec});
-        findings.violations.extend(broken_rules(&whole));
+        findings.violations.extend(broken_rules(&EXPERIMENT, &whole));
     }
     if findings.violations.is_empty() {
         Ok(())
@@ -128,8 +165,8 @@ pub fn spec(spec: &Value) -> Result<(), Vec<Violation>> {
     }
 }
 
-fn broken_rules(whole: &Value) -> Vec<Violation> {
-    let Err(errors) = Validator::new().validate_compiled(&RULES, whole, None) else {
+fn broken_rules(kind: &Kind, whole: &Value) -> Vec<Violation> {
+    let Err(errors) = Validator::new().validate_compiled(&kind.rules, whole, None) else {
         return Vec::new();
     };
     let errors = errors.into_vec().into_iter().map(|error| {

@@ -2,15 +2,26 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context as _;
+use jiff::Timestamp;
+use kube::ResourceExt;
 use lem_crds::{EfficiencyExperiment, plan::Point};
 
 use super::{End, print};
-use crate::{controller::prepare, experiment, local::manifest, report::number::counted};
+use crate::{
+    controller::{
+        prepare,
+        schedule::{self, clock::Clock},
+    },
+    experiment,
+    local::manifest::{self, Document},
+    report::number::counted,
+};
 
 /// Options of `lem validate`.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Experiment files.
+    /// Files with experiments and schedules.
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Set a field before checking, such as `workload.requests=4`.
@@ -31,19 +42,42 @@ pub(super) fn plan(experiment: &EfficiencyExperiment, cluster: bool) -> anyhow::
     Ok(experiment::plan(&experiment.spec)?)
 }
 
+/// What is said of a document that can run.
+fn described(document: &Document, cluster: bool) -> anyhow::Result<String> {
+    let points = |points: Vec<Point>| counted(points.len(), "point", "points");
+    match document {
+        Document::Experiment(experiment) => Ok(points(plan(experiment, cluster)?)),
+        Document::Schedule(schedule) => {
+            let (now, spec) = (Timestamp::now(), &schedule.spec);
+            let clock = Clock::new(&spec.schedule, spec.time_zone.as_deref()).map_err(anyhow::Error::msg)?;
+            let next = clock
+                .next_after(now)
+                .with_context(|| format!("spec.schedule: {:?} never comes", spec.schedule))?;
+            // There are schedules on clusters only.
+            let planned = plan(&schedule::experiment(schedule, next), true).context("spec.experimentTemplate")?;
+            let zone = spec.time_zone.as_deref().unwrap_or("UTC");
+            let next = next.in_tz(zone)?.strftime("%Y-%m-%d %H:%M %Z");
+            Ok(format!("{} each time, next at {next}", points(planned)))
+        }
+    }
+}
+
+fn name(document: &Document) -> String {
+    match document {
+        Document::Experiment(experiment) => experiment.name_any(),
+        Document::Schedule(schedule) => schedule.name_any(),
+    }
+}
+
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let mut end = End::Valid;
     for file in &arguments.files {
-        match manifest::read(file, &arguments.settings) {
-            Ok(experiments) => {
-                for experiment in experiments {
-                    let name = experiment.metadata.name.clone().unwrap_or_default();
-                    match plan(&experiment, arguments.cluster) {
-                        Ok(points) => print(&format!(
-                            "{}: {name}: valid, {}\n",
-                            file.display(),
-                            counted(points.len(), "point", "points")
-                        ))?,
+        match manifest::read_all(file, &arguments.settings) {
+            Ok(documents) => {
+                for document in documents {
+                    let name = name(&document);
+                    match described(&document, arguments.cluster) {
+                        Ok(words) => print(&format!("{}: {name}: valid, {words}\n", file.display()))?,
                         Err(error) => {
                             eprintln!("error: {}: {name}: {error:#}", file.display());
                             end = End::Invalid;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use lem_crds::{
-    EfficiencyExperiment,
+    EfficiencyExperiment, EfficiencySchedule,
     experiment::{JsonLines, ModelSource, Prompts},
     prompts,
     validate::{self, Violation},
@@ -81,6 +81,42 @@ pub fn read(path: &Path, settings: &[String]) -> Result<Vec<EfficiencyExperiment
         return Err(ManifestError::Empty { path: path.to_owned() });
     }
     Ok(experiments)
+}
+
+/// What a document of a file can be.
+#[derive(Debug)]
+pub enum Document {
+    /// An experiment.
+    Experiment(Box<EfficiencyExperiment>),
+    /// What repeats one on a cluster.
+    Schedule(Box<EfficiencySchedule>),
+}
+
+/// Reads every experiment and every schedule of a file, sets fields, and admits each by the cluster's own rules.
+///
+/// # Errors
+/// The first document that is neither.
+pub fn read_all(path: &Path, settings: &[String]) -> Result<Vec<Document>, ManifestError> {
+    let mut read = Vec::new();
+    for mut document in documents(path)? {
+        let is_schedule = document.get("kind").and_then(Value::as_str) == Some("EfficiencySchedule");
+        read.push(if is_schedule {
+            for setting in settings {
+                set(&mut document, setting)?;
+            }
+            let schedule = validate::schedule(&document).map_err(|violations| ManifestError::Invalid {
+                path: path.to_owned(),
+                violations,
+            })?;
+            Document::Schedule(Box::new(schedule))
+        } else {
+            Document::Experiment(Box::new(admit(path, &mut document, settings)?))
+        });
+    }
+    if read.is_empty() {
+        return Err(ManifestError::Empty { path: path.to_owned() });
+    }
+    Ok(read)
 }
 
 /// Reads every document of a file that is not empty, whatever it holds.

@@ -68,6 +68,28 @@ impl Binaries {
         Ok(binaries)
     }
 
+    /// Path of a program that no cluster needs; builds it, and says so on standard error, when it is first asked for.
+    pub fn optional(&self, program: &str) -> Result<PathBuf, Error> {
+        let (pins, _) = Pins::read()?;
+        let module = pins
+            .optional
+            .iter()
+            .find(|module| module.programs().any(|name| name == program));
+        let module = module.ok_or_else(|| Error::Missing {
+            missing: program.to_owned(),
+            remedy: "name a program of tests/cluster/binaries/binaries.yaml",
+        })?;
+        let cache = cache()?;
+        let path = cache.join("build.lock");
+        let lock = File::create(&path).map_err(Error::file("create", &path))?;
+        lock.lock().map_err(Error::file("lock", &path))?;
+        if !self.path(program).exists() {
+            self.link(&Go::find(&pins.go, &cache)?, module, &cache)?;
+            remove_go_cache(&cache)?;
+        }
+        Ok(self.path(program))
+    }
+
     /// Path of one program.
     pub fn path(&self, program: &str) -> PathBuf {
         self.folder.join(program)
@@ -93,26 +115,27 @@ impl Binaries {
             self.folder.display()
         ));
         for module in &pins.modules {
-            let built = cache.join("modules").join(module.hash()?);
-            let programs: Vec<_> = module.programs().collect();
-            if !programs.iter().all(|program| built.join(program).exists()) {
-                let start = Instant::now();
-                progress(&format!("  building {}", programs.join(", ")));
-                build_module(&go, module, &built)?;
-                progress(&format!("    done in {:.0} s", start.elapsed().as_secs_f64()));
-            }
-            for program in programs {
-                let (from, to) = (built.join(program), self.path(program));
-                if !to.exists() {
-                    fs::hard_link(&from, &to).map_err(Error::file("link", from))?;
-                }
-            }
+            self.link(&go, module, cache)?;
         }
         self.build_pause(&go, pins)?;
-        // Some 7 GB that are of no use until a version changes.
-        let build = cache.join("go");
-        if env::var_os("LEM_TEST_CLUSTER_KEEP_GO_CACHE").is_none() && build.exists() {
-            fs::remove_dir_all(&build).map_err(Error::file("remove", &build))?;
+        remove_go_cache(cache)
+    }
+
+    /// Builds the programs of a module unless they are there from before, and gives them their place.
+    fn link(&self, go: &Go, module: &Module, cache: &Path) -> Result<(), Error> {
+        let built = cache.join("modules").join(module.hash()?);
+        let programs: Vec<_> = module.programs().collect();
+        if !programs.iter().all(|program| built.join(program).exists()) {
+            let start = Instant::now();
+            progress(&format!("  building {}", programs.join(", ")));
+            build_module(go, module, &built)?;
+            progress(&format!("    done in {:.0} s", start.elapsed().as_secs_f64()));
+        }
+        for program in programs {
+            let (from, to) = (built.join(program), self.path(program));
+            if !to.exists() {
+                fs::hard_link(&from, &to).map_err(Error::file("link", from))?;
+            }
         }
         Ok(())
     }
@@ -130,6 +153,15 @@ impl Binaries {
         Image::new(PAUSE_IMAGE, &pause)?.write(&self.path("pause.tar"))?;
         Ok(())
     }
+}
+
+/// Some 7 GB that are of no use until a version changes.
+fn remove_go_cache(cache: &Path) -> Result<(), Error> {
+    let build = cache.join("go");
+    if env::var_os("LEM_TEST_CLUSTER_KEEP_GO_CACHE").is_none() && build.exists() {
+        fs::remove_dir_all(&build).map_err(Error::file("remove", &build))?;
+    }
+    Ok(())
 }
 
 /// Builds the programs of one module into a folder.

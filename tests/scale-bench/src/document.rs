@@ -1,0 +1,143 @@
+//! The results as a page. Pure.
+
+use std::fmt::Write as _;
+
+use crate::outcome::{Outcome, Requests, Thresholds, Who, growth};
+
+/// A page of Markdown.
+pub(crate) fn page(results: &[Outcome], limits: &Thresholds) -> String {
+    let mut page = String::from(
+        "# What a fleet costs\n\n\
+         Written by `make bench-scale`; the limits are in `tests/scale-bench/thresholds.yaml`.\n\n\
+         A real control plane (etcd, API server, controllers, scheduler) and two replicas of the real operator on one\n\
+         machine. The nodes are played by kwok, five classes of GPUs in turn. Each process speaks the real mailbox with the\n\
+         rights of its pod's account, writes records as large as real ones, and pauses where it would measure. 5 % of the\n\
+         nodes crash in their second window, 2 % hang there, 1 % have a clock that is an hour ahead, and the fifth class is\n\
+         throttled. Each figure is of one run.\n",
+    );
+    if let Some(first) = results.first() {
+        let machine = &first.machine;
+        let _ = write!(
+            page,
+            "\n{}, {} processors, Kubernetes {}, lem {}, {}.\n",
+            machine.processor, machine.processors, machine.kubernetes, machine.lem, machine.date
+        );
+    }
+    section(&mut page, "Fleets", results, |one| {
+        one.asked.kill_every_seconds.is_none()
+    });
+    section(
+        &mut page,
+        "The same while the replica that leads is killed",
+        results,
+        |one| one.asked.kill_every_seconds.is_some(),
+    );
+    requests(&mut page, results);
+    let failings: Vec<String> = results
+        .iter()
+        .flat_map(|one| one.failings(limits))
+        .chain(growth(results, limits))
+        .collect();
+    page.push_str("\n## Limits that were not kept\n\n");
+    if failings.is_empty() {
+        page.push_str("None.\n");
+    }
+    for failing in failings {
+        let _ = writeln!(page, "- {failing}");
+    }
+    page
+}
+
+type Cell = fn(&Outcome) -> String;
+
+const ROWS: [(&str, Cell); 18] = [
+    ("nodes at the same time", |one| one.asked.concurrent.clone()),
+    ("kills of the leader", |one| one.kills.to_string()),
+    ("phase at the end", |one| one.phase.clone()),
+    ("nodes measured / failed", |one| {
+        format!("{} / {}", one.measured_nodes, one.failed_nodes)
+    }),
+    ("processes begun, crashed, ended from outside", |one| {
+        format!("{}, {}, {}", one.processes, one.crashed, one.ended)
+    }),
+    ("windows / lost / doubled", |one| {
+        format!("{} / {} / {}", one.windows, one.lost, one.doubled)
+    }),
+    ("apply to final status, s", |one| format!("{:.1}", one.seconds)),
+    ("of that measuring at the least, s", |one| {
+        format!("{:.1}", one.measuring_seconds)
+    }),
+    ("last report to final status, s", |one| {
+        format!("{:.2}", one.last_report_to_final_status_seconds)
+    }),
+    ("writes per process", |one| format!("{:.2}", one.writes_per_process())),
+    ("requests per process", |one| {
+        format!("{:.2}", one.requests_per_process())
+    }),
+    ("operator, peak resident memory, MiB", |one| {
+        format!("{:.0}", one.operator_peak_resident_mebibytes)
+    }),
+    ("operator, processor time, s", |one| {
+        format!("{:.1}", one.operator_cpu_seconds)
+    }),
+    ("operator, processors kept busy", |one| {
+        format!("{:.3}", one.operator_cores())
+    }),
+    ("watch events, KiB per process", |one| {
+        let bytes: f64 = one.watch_bytes.values().sum();
+        format!("{:.0}", bytes / 1024.0 / f64::from(one.processes.max(1)))
+    }),
+    ("growth of the store, KiB per process", |one| {
+        format!("{:.0}", one.store_bytes / 1024.0 / f64::from(one.processes.max(1)))
+    }),
+    ("bytes of the final status", |one| one.status_bytes.to_string()),
+    ("classes in it", |one| one.classes.to_string()),
+];
+
+fn section(page: &mut String, title: &str, results: &[Outcome], of: impl Fn(&Outcome) -> bool) {
+    let results: Vec<&Outcome> = results.iter().filter(|one| of(one)).collect();
+    if results.is_empty() {
+        return;
+    }
+    let row = |first: &str, cells: Vec<String>| format!("| {first} | {} |\n", cells.join(" | "));
+    let each = |cell: &dyn Fn(&Outcome) -> String| results.iter().map(|one| cell(one)).collect::<Vec<_>>();
+    let _ = write!(page, "\n## {title}\n\n");
+    page.push_str(&row("nodes", each(&|one| one.asked.nodes.to_string())));
+    page.push_str(&row("---", each(&|_| "---:".to_owned())));
+    for (name, cell) in ROWS {
+        page.push_str(&row(name, each(&|one| cell(one))));
+    }
+}
+
+/// Requests per process by what they ask for, of the largest fleet.
+fn requests(page: &mut String, results: &[Outcome]) {
+    let calm = results.iter().filter(|one| one.asked.kill_every_seconds.is_none());
+    let Some(largest) = calm.max_by_key(|one| one.asked.nodes) else {
+        return;
+    };
+    let _ = write!(
+        page,
+        "\n## Requests with {} nodes\n\n| of | verb | resource | count | per process |\n| --- | --- | --- | ---: | ---: |\n",
+        largest.asked.nodes
+    );
+    let mut all: Vec<&Requests> = largest.requests.iter().collect();
+    all.sort_by_key(|one| std::cmp::Reverse(one.count));
+    for one in all {
+        let who = match one.who {
+            Who::Operator => "operator",
+            Who::Runners => "processes",
+        };
+        let _ = writeln!(
+            page,
+            "| {who} | {} | {} | {} | {:.3} |",
+            one.verb,
+            one.resource,
+            one.count,
+            one.count as f64 / f64::from(largest.processes.max(1))
+        );
+    }
+    page.push_str("\n| watch events of | MiB |\n| --- | ---: |\n");
+    for (kind, bytes) in &largest.watch_bytes {
+        let _ = writeln!(page, "| {kind} | {:.1} |", bytes / 1024.0 / 1024.0);
+    }
+}
