@@ -141,6 +141,9 @@ impl Binaries {
     }
 
     fn build_pause(&self, go: &Go, pins: &Pins) -> Result<(), Error> {
+        // Where every program was built before, nothing has fetched its module.
+        let mut download = go.command(&pins.pause.folder, false);
+        command::run(download.args(["mod", "download", &pins.pause.module]))?;
         let mut list = go.command(&pins.pause.folder, false);
         let module = command::run(list.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", &pins.pause.module]))?;
         let pause = self.path("pause");
