@@ -77,10 +77,12 @@ pub struct RunnerSpec {
     /// The window to measure next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub assignment: Option<Assignment>,
-    /// The window that follows unless the result of this one changes the plan: the process may cool down and warm up for
-    /// it as soon as it has reported, and waits for its start. Written with the start of the assignment.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub next: Option<Assignment>,
+    /// The windows that follow unless a result changes the plan, in their order: the process may cool down and warm up for
+    /// the next one as soon as it has reported. With a barrier it waits for that window's start, and there is one of them,
+    /// written with the start of the assignment; without one it goes on by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4))]
+    pub upcoming: Vec<Assignment>,
     /// No further window comes: take the last baseline and exit.
     #[serde(default)]
     pub finish: bool,
@@ -191,6 +193,13 @@ pub struct EarlierRecord {
     /// Its finished windows.
     #[schemars(length(max = 64))]
     pub windows: Vec<WindowRecord>,
+}
+
+impl RunnerSpec {
+    /// What the mailbox holds: the assignment, and those after it.
+    pub fn held(&self) -> impl Iterator<Item = &Assignment> {
+        self.assignment.iter().chain(&self.upcoming)
+    }
 }
 
 impl RunnerStatus {

@@ -1,6 +1,6 @@
-//! Renders results for people and programs: terminal, Markdown, CSV, JSON and one self-contained HTML page.
+//! Renders results for people and programs: terminal, Markdown, CSV, Parquet, JSON and one self-contained HTML page.
 //!
-//! Pure: every function takes a [`Report`] and gives text. A number is written with the digits that its 95 % interval
+//! Pure: every function takes a [`Report`] and gives text or bytes. A number is written with the digits that its 95 % interval
 //! supports; a null is written as `—`, and the reason stands below it. Names come from users and are never trusted.
 
 mod choice;
@@ -15,7 +15,9 @@ mod html;
 mod json;
 mod markdown;
 pub(crate) mod number;
+mod parquet;
 mod terminal;
+mod trials;
 
 use lem_crds::{EfficiencyExperimentStatus, RunnerStatus, status::PointResult};
 
@@ -28,6 +30,7 @@ pub use self::{
     html::html,
     json::{JSON_SCHEMA_VERSION, json},
     markdown::markdown,
+    parquet::parquet,
     terminal::terminal,
 };
 
@@ -63,6 +66,9 @@ pub enum ReportError {
     /// The CSV writer did not give its text back.
     #[error("the CSV text could not be completed: {0}")]
     CsvIncomplete(String),
+    /// The trials could not be written as Parquet.
+    #[error("the trials could not be written as Parquet")]
+    Parquet(#[source] ::parquet::errors::ParquetError),
     /// The result could not be written as JSON.
     #[error("the result could not be written as JSON")]
     Json(#[source] serde_json::Error),

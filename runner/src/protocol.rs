@@ -284,8 +284,7 @@ impl Process<'_> {
 
     /// What is to be measured next: the assignment, or once that is done what was announced with it.
     fn open<'a>(&self, spec: &'a RunnerSpec) -> Option<&'a Assignment> {
-        let mut held = [&spec.assignment, &spec.next].into_iter().flatten();
-        held.find(|held| self.is_open(held))
+        spec.held().find(|held| self.is_open(held))
     }
 
     /// Not measured yet, and not under way without this process: a start time that is there before this process was

@@ -49,6 +49,11 @@ pub struct Placement {
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
     pub runtime_class_name: Option<String>,
+    /// Local queue of Kueue in which each Job waits until it is admitted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
+    pub queue_name: Option<String>,
     /// From a cohort's creation to all its pods placed and started; after it the cohort counts as failed.
     #[serde(default = "schedule_deadline")]
     pub schedule_deadline: Duration,
@@ -74,6 +79,7 @@ impl Default for Placement {
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             runtime_class_name: None,
+            queue_name: None,
             schedule_deadline: schedule_deadline(),
         }
     }

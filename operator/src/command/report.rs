@@ -1,12 +1,15 @@
 //! `lem report`: results of a folder, aggregated again from their raw facts.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::ValueEnum;
 use lem_crds::{EfficiencyExperiment, RunnerStatus};
 
-use super::{End, color, print, width};
+use super::{End, color, print_bytes, width};
 use crate::{
     experiment::{self, Record},
     local::{
@@ -38,6 +41,8 @@ pub(super) enum Format {
     Json,
     /// One row per trial with every metric.
     Csv,
+    /// The same as a Parquet file, for data frames.
+    Parquet,
     /// A self-contained page with plots.
     Html,
 }
@@ -54,16 +59,20 @@ pub(super) fn show(
     records: &[Record],
     format: Format,
 ) -> anyhow::Result<End> {
-    let text = render(experiment, summary, records, |report| {
+    if matches!(format, Format::Parquet) && std::io::stdout().is_terminal() {
+        bail!("a Parquet file is nothing for a terminal: write it into a file, as with `> trials.parquet`");
+    }
+    let bytes = render(experiment, summary, records, |report| {
         Ok(match format {
-            Format::Table => report::terminal(report, color(), width()),
-            Format::Markdown => report::markdown(report),
-            Format::Json => report::json(report)?,
-            Format::Csv => report::csv(report)?,
-            Format::Html => report::html(report)?,
+            Format::Table => report::terminal(report, color(), width()).into_bytes(),
+            Format::Markdown => report::markdown(report).into_bytes(),
+            Format::Json => report::json(report)?.into_bytes(),
+            Format::Csv => report::csv(report)?.into_bytes(),
+            Format::Parquet => report::parquet(report)?,
+            Format::Html => report::html(report)?.into_bytes(),
         })
     })?;
-    print(&text)?;
+    print_bytes(&bytes)?;
     Ok(End::of(&summary.status))
 }
 

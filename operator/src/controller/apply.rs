@@ -61,6 +61,7 @@ impl Applier<'_> {
                 incarnation,
                 node,
                 assignment,
+                upcoming,
             } => {
                 let Some(of_plan) = self.prepared.cohorts.iter().find(|one| one.key == *cohort) else {
                     return Ok(());
@@ -81,6 +82,7 @@ impl Applier<'_> {
                     load: &of_plan.load,
                     trials: points * per_point + spec.protocol.retry_budget,
                     assignment,
+                    upcoming,
                 }))
                 .await
             }
@@ -137,9 +139,9 @@ impl Applier<'_> {
 
     async fn tell(&self, runner: &str, letter: &Letter) -> Result<(), ReconcileError> {
         let written = match letter {
-            Letter::Assignment { assignment, next } => vec![
+            Letter::Assignment { assignment, upcoming } => vec![
                 json!({"op": "add", "path": "/spec/assignment", "value": assignment}),
-                json!({"op": "add", "path": "/spec/next", "value": next}),
+                json!({"op": "add", "path": "/spec/upcoming", "value": upcoming}),
             ],
             Letter::Finish => vec![json!({"op": "add", "path": "/spec/finish", "value": true})],
         };

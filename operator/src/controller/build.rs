@@ -90,6 +90,8 @@ pub struct CohortPlan<'a> {
     pub trials: u32,
     /// The first trial; with it the runner goes from loading straight to its warm-up.
     pub assignment: &'a Assignment,
+    /// Those after it, where a process goes on by itself.
+    pub upcoming: &'a [Assignment],
 }
 
 impl CohortPlan<'_> {

@@ -12,7 +12,7 @@ use std::collections::BTreeSet;
 
 use jiff::{SignedDuration, Timestamp};
 use lem_crds::{
-    experiment::Restart,
+    experiment::{Barrier, Restart},
     plan::{Point, TrialIdentity},
     runner::{Assignment, RunnerError},
     status::{FleetNodes, ProcessFailure, TrialFailure},
@@ -33,6 +33,10 @@ use crate::experiment::{
 const FRUITLESS_INCARNATIONS: usize = 2;
 /// How soon to see whether an experiment that is waited for has its nodes; nothing is asked of the API server for it.
 const TURN: SignedDuration = SignedDuration::from_secs(2);
+/// Windows that a mailbox holds.
+const WINDOWS_PER_RUNNER: usize = 64;
+/// Trials beside its first that a process without a barrier is told at once.
+const UPCOMING: usize = 4;
 /// Characters of a failure's message that status keeps.
 const LONGEST_MESSAGE: usize = 600;
 
@@ -49,6 +53,8 @@ pub enum Change {
         node: Option<String>,
         /// The first trial.
         assignment: Box<Assignment>,
+        /// Those after it, where a process goes on by itself.
+        upcoming: Vec<Assignment>,
     },
     /// Write a mailbox.
     Tell {
@@ -91,7 +97,7 @@ pub enum Letter {
         /// What to measure.
         assignment: Box<Assignment>,
         /// What comes after it.
-        next: Option<Box<Assignment>>,
+        upcoming: Vec<Assignment>,
     },
     /// No further trial comes.
     Finish,
@@ -200,17 +206,39 @@ impl Situation<'_> {
         }
     }
 
-    /// The trial that follows one whose result does not change the plan; none where the plan depends on that result.
-    fn following(&self, cohort: &Cohort, trial: &TrialIdentity) -> Option<Assignment> {
+    /// At most so many trials that follow one whose result does not change the plan; none where the plan depends on it.
+    fn following(&self, cohort: &Cohort, trial: &TrialIdentity, count: usize) -> Vec<Assignment> {
         let spec = &self.prepared.spec;
         if spec.suspend || spec.cancel || spec.processes.restart == Restart::PerTrial || self.over_budget(2).is_some() {
-            return None;
+            return Vec::new();
         }
-        let under_way = |slot: &TrialSlot| slot.point == trial.point && slot.cycle == trial.cycle;
+        let mut last = (trial.point, trial.cycle);
         let mut runnable = self.runnable(cohort);
-        runnable.retain(|slot| !under_way(slot));
-        let slot = schedule::first_untried(&self.known(), &runnable)?;
-        self.assignment(slot, 0)
+        let mut following = Vec::new();
+        while following.len() < count {
+            runnable.retain(|slot| (slot.point, slot.cycle) != last);
+            let Some(slot) = schedule::first_untried(&self.known(), &runnable) else {
+                break;
+            };
+            // A cycle that a stop rule has added comes again: what is after it depends on it.
+            if (slot.point, slot.cycle) == last {
+                break;
+            }
+            last = (slot.point, slot.cycle);
+            following.extend(self.assignment(slot, 0));
+        }
+        following
+    }
+
+    /// What a process that waits for nobody is told beside a trial: it goes on by itself, and its device does not idle
+    /// while the operator looks. Not under a budget, which is judged before each window.
+    fn upcoming(&self, cohort: &str, assignment: &Assignment, room: usize) -> Vec<Assignment> {
+        if assignment.window.barrier == Barrier::Trial || self.prepared.spec.budget.is_some() {
+            return Vec::new();
+        }
+        let cohort = self.prepared.cohorts.iter().find(|one| one.key == cohort);
+        let count = room.saturating_sub(1).min(UPCOMING);
+        cohort.map_or_else(Vec::new, |cohort| self.following(cohort, &assignment.trial, count))
     }
 
     /// Why the budget has no room for so many further trials.
@@ -366,6 +394,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
             cohort: cohort.key.clone(),
             incarnation: number,
             node: situation.node.map(ToOwned::to_owned),
+            upcoming: situation.upcoming(&cohort.key, &assignment, WINDOWS_PER_RUNNER),
             assignment: Box::new(assignment),
         });
     }

@@ -113,6 +113,17 @@ fn unplaced(words: &str) -> Cause {
     )
 }
 
+/// Why a Job has no pods though nothing refuses them.
+pub(super) fn queued(job: &str) -> Cause {
+    Cause::new(
+        "Queued",
+        format!(
+            "Job {job} is suspended: it starts when the queue of spec.placement.queueName admits it, and \
+             `kubectl get workloads` shows what it waits for"
+        ),
+    )
+}
+
 /// Why a pod on its node has no container, from the kubelet's own event.
 pub(super) fn not_started(words: &str) -> Cause {
     if words.contains("not found") || words.contains("non-existent") {

@@ -2,13 +2,14 @@
 
 use jiff::{SignedDuration, Timestamp};
 use lem_crds::{
+    experiment::Barrier,
     plan::{Point, TrialIdentity},
     quantity,
     runner::{RunnerError, RunnerPhase},
 };
 
 use super::{
-    stall::Cause,
+    stall::{self, Cause},
     view::{Incarnation, JobView, Seat},
 };
 
@@ -39,7 +40,7 @@ pub enum ProcessState {
         /// Since when the deadline to be ready runs; another process may be late.
         until: Timestamp,
     },
-    /// Measures, or has measured and not reported yet.
+    /// Measures, or has measured and not reported yet; without a barrier also cools down and warms up.
     InWindow {
         /// Deadline of its report.
         until: Timestamp,
@@ -96,6 +97,13 @@ pub fn state(judged: &Judged<'_>, incarnation: &Incarnation, seat: &Seat) -> Pro
     // One that was told early begins when it has reported the trial before.
     let told_at = seat.told(judged.trial).and_then(|told| told.assigned_at);
     let assigned_at = told_at.max(seat.last_window_ended_at().filter(|_| told_at.is_some()));
+    if incarnation.job.as_ref().is_some_and(|job| job.suspended) {
+        // Until it is admitted, the queue's patience counts and not ours.
+        return ProcessState::Unplaced {
+            until: None,
+            cause: Some(stall::queued(&incarnation.name)),
+        };
+    }
     let Some(pod) = pod.filter(|pod| !pod.ended()) else {
         return ProcessState::Unplaced {
             until: not_placed_by(incarnation.job.as_ref(), seat, judged),
@@ -109,23 +117,25 @@ pub fn state(judged: &Judged<'_>, incarnation: &Incarnation, seat: &Seat) -> Pro
         };
     };
     let loading = pod.uid != status.pod_uid || matches!(status.phase, RunnerPhase::Starting | RunnerPhase::Loading);
+    // A process that has measured, or was there for long, has the time to be ready only; a new one that to load as well.
+    let has_measured = pod.uid == status.pod_uid && !status.windows.is_empty();
     let ready_until = match assigned_at {
-        // A process that is there already has the time to be ready only, a new one that to load as well.
-        Some(at) if at > after(started, &[deadlines.load]) => after(at, &[deadlines.ready]),
+        Some(at) if has_measured || at > after(started, &[deadlines.load]) => after(at, &[deadlines.ready]),
         _ => after(started, &[deadlines.load, deadlines.ready]),
     };
     match (seat.start_at(judged.trial), takes_part) {
         (Some(start), _) => ProcessState::InWindow {
             until: after(start, &[deadlines.window]),
         },
-        (None, true) if judged.point.window.barrier == lem_crds::experiment::Barrier::None => ProcessState::InWindow {
-            until: after(ready_until, &[deadlines.window]),
-        },
-        (None, true) => ProcessState::Ready { until: ready_until },
         (None, false) if loading => ProcessState::Loading {
             until: after(started, &[deadlines.load]),
             silent: pod.uid != status.pod_uid,
         },
+        // It says nothing between its load and the window's report, and nobody waits for it to.
+        (None, _) if judged.point.window.barrier == Barrier::None => ProcessState::InWindow {
+            until: after(ready_until, &[deadlines.window]),
+        },
+        (None, true) => ProcessState::Ready { until: ready_until },
         (None, false) => ProcessState::Preparing { until: ready_until },
     }
 }

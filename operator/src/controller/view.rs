@@ -209,10 +209,9 @@ impl Seat {
         held.find(|held| held.trial == *trial)
     }
 
-    /// What its mailbox holds: the assignment, and the one after it.
+    /// What its mailbox holds: the assignment, and those after it.
     pub fn held(&self) -> impl Iterator<Item = &Assignment> {
-        let spec = &self.runner.spec;
-        [&spec.assignment, &spec.next].into_iter().flatten()
+        self.runner.spec.held()
     }
 
     /// The common start of a trial in its mailbox.
@@ -238,6 +237,8 @@ pub struct JobView {
     pub time_to_live: Option<u32>,
     /// It is being deleted.
     pub deleting: bool,
+    /// It may have no pods yet: a queue has not admitted it, or has taken that back.
+    pub suspended: bool,
 }
 
 /// How a Job ended.
@@ -278,6 +279,7 @@ fn job_view(job: &Job) -> JobView {
             .as_ref()
             .and_then(|spec| u32::try_from(spec.ttl_seconds_after_finished?).ok()),
         deleting: job.metadata.deletion_timestamp.is_some(),
+        suspended: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
     }
 }
 

@@ -287,7 +287,7 @@ impl<'a> Cohort<'a> {
             },
             incarnation: 0,
             assignment: assignment.cloned(),
-            next: None,
+            upcoming: Vec::new(),
             finish,
         }
     }

@@ -1,26 +1,21 @@
-//! One row per trial, for spreadsheets and data frames.
+//! The table of trials as CSV.
 
-use std::collections::BTreeSet;
-
-use lem_crds::metrics::DEFINITIONS;
-
-use super::{Report, ReportError, facts};
-use crate::experiment::summary::MeasuredTrial;
+use super::{
+    Report, ReportError,
+    trials::{Cells, TrialColumn, columns},
+};
 
 /// One row per trial: identity, the node where each is measured by itself, swept values (`value.<field>`), verdict, scope, every metric under its METHODOLOGY name
 /// (empty for null), and the reasons of the nulls in `not_available`.
 pub fn csv(report: &Report<'_>) -> Result<String, ReportError> {
-    let fields: BTreeSet<&str> = report
-        .status
-        .points
-        .iter()
-        .flat_map(|point| point.values.keys().map(String::as_str))
-        .collect();
+    let columns = columns(report);
     let mut writer = ::csv::Writer::from_writer(Vec::new());
-    writer.write_record(header(&fields)).map_err(ReportError::Csv)?;
-    for trial in report.trials {
+    writer
+        .write_record(columns.iter().map(|column| &column.name))
+        .map_err(ReportError::Csv)?;
+    for row in 0..report.trials.len() {
         writer
-            .write_record(row(report, &fields, trial))
+            .write_record(columns.iter().map(|column| cell(column, row)))
             .map_err(ReportError::Csv)?;
     }
     let bytes = writer
@@ -29,92 +24,13 @@ pub fn csv(report: &Report<'_>) -> Result<String, ReportError> {
     String::from_utf8(bytes).map_err(|error| ReportError::CsvIncomplete(error.to_string()))
 }
 
-fn header(fields: &BTreeSet<&str>) -> Vec<String> {
-    let mut header: Vec<String> = ["experiment", "model", "point"].map(str::to_owned).into();
-    header.extend(fields.iter().map(|field| format!("value.{field}")));
-    header.extend(
-        [
-            "node",
-            "node_class",
-            "plan_sha256",
-            "cycle",
-            "attempt",
-            "verdict",
-            "reasons",
-            "processes",
-            "energy_scope",
-            "energy_sources",
-            "flops_method",
-            "flops_confidence",
-        ]
-        .map(str::to_owned),
-    );
-    header.extend(DEFINITIONS.iter().map(|definition| definition.name.to_owned()));
-    header.push("not_available".to_owned());
-    header
-}
-
-fn row(report: &Report<'_>, fields: &BTreeSet<&str>, measured: &MeasuredTrial) -> Vec<String> {
-    let MeasuredTrial {
-        point: index,
-        node,
-        result: trial,
-    } = measured;
-    let point = report.point(*index);
-    let class = node.as_ref().map(|node| &node.class).or(point.map(|p| &p.node_class));
-    let of_point = |value: Option<&String>| value.map(|text| harmless(text)).unwrap_or_default();
-    let mut row = vec![
-        harmless(report.experiment_name),
-        harmless(report.model),
-        index.to_string(),
-    ];
-    row.extend(
-        fields
-            .iter()
-            .map(|field| of_point(point.and_then(|p| p.values.get(*field)))),
-    );
-    let reasons: Vec<String> = trial
-        .reasons
-        .iter()
-        .map(|reason| format!("{:?}: {}", reason.doubt, reason.message))
-        .collect();
-    row.extend([
-        of_point(node.as_ref().map(|node| &node.name)),
-        of_point(class),
-        of_point(point.map(|p| &p.plan_sha256)),
-        trial.cycle.to_string(),
-        trial.attempt.to_string(),
-        facts::name(&trial.verdict),
-        harmless(&reasons.join("; ")),
-        trial.processes.to_string(),
-        trial.energy_scope.join("+"),
-        trial.energy_sources.join("+"),
-        trial
-            .flops_method
-            .map(|m| facts::name(&m).to_lowercase())
-            .unwrap_or_default(),
-        trial
-            .flops_confidence
-            .map(|c| facts::name(&c).to_lowercase())
-            .unwrap_or_default(),
-    ]);
-    row.extend(
-        trial
-            .metrics
-            .iter()
-            .map(|(_, value)| value.map(f64::to_string).unwrap_or_default()),
-    );
-    let nulls: Vec<String> = trial
-        .metrics
-        .iter()
-        .filter(|(_, value)| value.is_none())
-        .map(|(definition, _)| {
-            let reason = facts::reason_for_null(&trial.not_available, definition);
-            format!("{}={}", definition.name, facts::reason_text(reason))
-        })
-        .collect();
-    row.push(nulls.join("; "));
-    row
+fn cell(column: &TrialColumn, row: usize) -> String {
+    let text = match &column.cells {
+        Cells::Text(texts) => texts[row].as_deref().map(harmless),
+        Cells::Integer(numbers) => numbers[row].map(|number| number.to_string()),
+        Cells::Number(numbers) => numbers[row].map(|number| number.to_string()),
+    };
+    text.unwrap_or_default()
 }
 
 /// Text that no spreadsheet takes for a formula.

@@ -36,6 +36,9 @@ pub use self::digest::write_digest;
 use self::{clock::ClockOffset, link::Link};
 use super::{Mailbox, MailboxError, Received};
 
+/// How long a window that waits for nobody else waits for the last report: longer only if the API server is away.
+const DELIVERY_BOUND: Duration = Duration::from_secs(10);
+
 /// Which `Runner` is this process's, and who this process is.
 #[derive(Debug, Clone)]
 pub struct Identity {
@@ -53,6 +56,8 @@ pub(super) struct Outgoing {
     /// Counts reports, so that a delivery says which one.
     pub(super) number: u64,
     pub(super) status: RunnerStatus,
+    /// The process waits for nobody before its windows.
+    pub(super) independent: bool,
 }
 
 /// What the thread has come to.
@@ -134,13 +139,13 @@ impl KubernetesMailbox {
     {
         let (sender, incoming) = mpsc::channel();
         let (outgoing, reports) = watch::channel(Outgoing::default());
-        let (quiet, silence) = watch::channel(false);
+        let (quiet, _) = watch::channel(false);
         let delivered = Arc::new(Delivered::default());
         let link = Link {
             identity,
             incoming: sender,
             reports,
-            silence,
+            quiet: quiet.clone(),
             delivered: Arc::clone(&delivered),
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -210,16 +215,23 @@ impl Mailbox for KubernetesMailbox {
 
     fn report(&mut self, status: &RunnerStatus) -> Result<(), MailboxError> {
         self.ready = status.trial.clone().filter(|_| status.phase == RunnerPhase::Ready);
-        // Without a barrier the window follows Ready at once.
         let independent = self
             .assignment
             .as_ref()
             .is_some_and(|assignment| assignment.window.barrier == Barrier::None);
-        self.quiet
-            .send_replace(status.phase == RunnerPhase::Ready && independent);
+        if independent && matches!(status.phase, RunnerPhase::WarmingUp | RunnerPhase::Ready) {
+            // Nobody waits to hear of these. The window follows Ready at once: a request on its way would be in it.
+            if status.phase == RunnerPhase::Ready {
+                self.flush(DELIVERY_BOUND);
+                self.quiet.send_replace(true);
+            }
+            return Ok(());
+        }
+        self.quiet.send_replace(false);
         self.outgoing.send_modify(|outgoing| {
             outgoing.number += 1;
             outgoing.status = status.clone();
+            outgoing.independent = independent;
         });
         Ok(())
     }

@@ -50,7 +50,7 @@ pub(crate) fn experiment(concurrent: &str, cycles: u32) -> serde_json::Result<Ef
             "protocol": {
                 "cycles": cycles,
                 "retryBudget": 3,
-                "deadlines": {"ready": "60s", "window": "60s"},
+                "deadlines": {"load": "60s", "ready": "20s", "window": "20s"},
             },
             "pricing": {"energyPricePerKilowattHour": "0.30"},
         },

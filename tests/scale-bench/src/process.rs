@@ -213,8 +213,7 @@ impl Process<'_> {
 
 /// What is to be measured next, as the runner decides it.
 fn open<'a>(spec: &'a RunnerSpec, status: &RunnerStatus) -> Option<&'a Assignment> {
-    let mut held = [&spec.assignment, &spec.next].into_iter().flatten();
-    held.find(|held| {
+    spec.held().find(|held| {
         let done = status.windows.iter().any(|window| window.trial == held.trial);
         held.start_at.is_none() && !done
     })

@@ -1,5 +1,7 @@
 //! The Job of a cohort: one indexed pod per process. Pure.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::{
         batch::v1::{
@@ -18,6 +20,8 @@ use super::{
     pod,
 };
 
+/// By which Kueue knows the Jobs that are its own.
+const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 /// Pods that may fail one after the other in one process's place, whatever the budget of trials is.
 const MOST_REPLACEMENTS: u32 = 3;
 /// Added to the sum of all deadlines: the Job's own end is for what the operator did not see.
@@ -26,7 +30,10 @@ const SLACK_SECONDS: i64 = 600;
 pub(super) fn job(plan: &CohortPlan<'_>) -> Job {
     let processes = plan.spec.processes.count.cast_signed();
     Job {
-        metadata: metadata(plan, plan.name()),
+        metadata: ObjectMeta {
+            labels: Some(labels_of_job(plan)),
+            ..metadata(plan, plan.name())
+        },
         spec: Some(JobSpec {
             completion_mode: Some("Indexed".to_owned()),
             completions: Some(processes),
@@ -37,7 +44,8 @@ pub(super) fn job(plan: &CohortPlan<'_>) -> Job {
             pod_failure_policy: Some(failure_policy()),
             // Admission demands it beside a podFailurePolicy; it also keeps two pods of one process apart.
             pod_replacement_policy: Some("Failed".to_owned()),
-            suspend: Some(false),
+            // A queue lets it go when there is room for it.
+            suspend: Some(queue(plan).is_some()),
             // A Job of its own for every node: setting this when it has ended would be one write more for each.
             ttl_seconds_after_finished: plan.node.map(|_| {
                 let lives = plan.spec.ttl_seconds_after_finished.unwrap_or_default();
@@ -47,6 +55,7 @@ pub(super) fn job(plan: &CohortPlan<'_>) -> Job {
             template: PodTemplateSpec {
                 metadata: Some(ObjectMeta {
                     labels: Some(labels(plan)),
+                    annotations: Some(undisturbed()),
                     ..ObjectMeta::default()
                 }),
                 spec: Some(pod::spec(plan)),
@@ -55,6 +64,27 @@ pub(super) fn job(plan: &CohortPlan<'_>) -> Job {
         }),
         status: None,
     }
+}
+
+/// The queue that the experiment names.
+fn queue<'a>(plan: &CohortPlan<'a>) -> Option<&'a String> {
+    plan.spec.placement.as_ref()?.queue_name.as_ref()
+}
+
+fn labels_of_job(plan: &CohortPlan<'_>) -> BTreeMap<String, String> {
+    let queue = queue(plan).map(|queue| (QUEUE_LABEL.to_owned(), queue.clone()));
+    labels(plan).into_iter().chain(queue).collect()
+}
+
+/// A window must not end because its node is half empty: Cluster Autoscaler and Karpenter leave such pods alone. They live
+/// as long as there is something to measure.
+fn undisturbed() -> BTreeMap<String, String> {
+    [
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+        ("karpenter.sh/do-not-disrupt", "true"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()))
+    .into()
 }
 
 fn replacements(plan: &CohortPlan<'_>) -> u32 {

@@ -19,7 +19,7 @@ pub(super) fn runners(plan: &CohortPlan<'_>) -> Vec<Runner> {
                 service_account_name: plan.node.map(|_| plan.account()),
                 load: plan.load.clone(),
                 assignment: Some(plan.assignment.clone()),
-                next: None,
+                upcoming: plan.upcoming.to_vec(),
                 finish: false,
                 failures: Vec::new(),
             },

@@ -21,6 +21,7 @@ fn built_for(spec: &Value, node_agent: bool, node: Option<&str>) -> CohortObject
     let points = experiment::plan(&spec).unwrap();
     let point = &points[0];
     cohort(&CohortPlan {
+        upcoming: &[],
         owner: &Owner {
             name: "quick".to_owned(),
             namespace: "lab".to_owned(),

@@ -14,7 +14,7 @@ use super::{
         trial::{self, Judged, ProcessState},
         view::{Incarnation, JobEnd, Seat},
     },
-    Change, Decision, Letter, Situation, Stage, delete_job, failure, neighbour,
+    Change, Decision, Letter, Situation, Stage, WINDOWS_PER_RUNNER, delete_job, failure, neighbour,
 };
 
 /// From the last Ready to the common start: the API server and the watches deliver within some 0.1 s, arming a meter takes
@@ -22,8 +22,6 @@ use super::{
 const START_DELAY: SignedDuration = SignedDuration::from_secs(3);
 /// A start that was written to some mailboxes only is still worth completing if it is that far ahead.
 const LATEST_START: SignedDuration = SignedDuration::from_millis(1000);
-/// Windows that a mailbox holds.
-const WINDOWS_PER_RUNNER: usize = 64;
 
 /// Leads an open incarnation.
 pub(super) fn lead(situation: &Situation<'_>, incarnation: &Incarnation) -> Decision {
@@ -83,16 +81,24 @@ fn between_trials(situation: &Situation<'_>, incarnation: &Incarnation) -> Decis
         return in_trial(situation, incarnation, &assignment.trial, point);
     }
     let mut decision = Decision::at(Stage::Measuring(assignment.trial.clone()));
-    decision.changes = incarnation.seats.iter().map(|seat| assign(seat, &assignment)).collect();
+    decision.changes = assign_all(situation, incarnation, incarnation.seats.iter(), &assignment);
     decision
 }
 
-fn assign(seat: &Seat, assignment: &Assignment) -> Change {
+/// Tells processes what to measure, and where they go on by themselves what comes after it.
+fn assign_all<'a>(
+    situation: &Situation<'_>,
+    incarnation: &Incarnation,
+    seats: impl Iterator<Item = &'a Seat>,
+    assignment: &Assignment,
+) -> Vec<Change> {
+    let most = incarnation.seats.iter().map(|seat| seat.windows().count()).max();
+    let room = WINDOWS_PER_RUNNER.saturating_sub(most.unwrap_or_default());
     let letter = Letter::Assignment {
         assignment: Box::new(assignment.clone()),
-        next: None,
+        upcoming: situation.upcoming(&incarnation.cohort, assignment, room),
     };
-    tell(seat, letter)
+    seats.map(|seat| tell(seat, letter.clone())).collect()
 }
 
 fn tell(seat: &Seat, letter: Letter) -> Change {
@@ -169,13 +175,15 @@ fn in_trial(situation: &Situation<'_>, incarnation: &Incarnation, trial: &TrialI
             cohort: incarnation.cohort.clone(),
             incarnation: incarnation.number,
             node: situation.node.map(ToOwned::to_owned),
+            upcoming: situation.upcoming(&incarnation.cohort, &assignment, WINDOWS_PER_RUNNER),
             assignment: Box::new(assignment.clone()),
         });
     }
-    let untold = states.iter().filter(|(seat, _)| seat.told(trial).is_none());
+    let seats = states.iter().map(|(seat, _)| *seat);
+    let untold = seats.filter(|seat| seat.told(trial).is_none());
     decision
         .changes
-        .extend(untold.map(|(seat, _)| assign(seat, &assignment)));
+        .extend(assign_all(situation, incarnation, untold, &assignment));
     if point.window.barrier == Barrier::Trial && !missing {
         synchronise(situation, incarnation, trial, &states, &mut decision);
     }
@@ -231,11 +239,11 @@ fn synchronise(
         return;
     }
     let room = |seat: &Seat| seat.windows().count() + 1 < WINDOWS_PER_RUNNER;
-    let next = situation
+    let upcoming = situation
         .cohort(incarnation)
         .filter(|_| incarnation.seats.iter().all(room))
-        .and_then(|cohort| situation.following(cohort, trial))
-        .map(Box::new);
+        .map(|cohort| situation.following(cohort, trial, 1))
+        .unwrap_or_default();
     for seat in uninformed {
         if let Some(told) = seat.told(trial) {
             let started = Assignment {
@@ -244,7 +252,7 @@ fn synchronise(
             };
             let letter = Letter::Assignment {
                 assignment: Box::new(started),
-                next: next.clone(),
+                upcoming: upcoming.clone(),
             };
             decision.changes.push(tell(seat, letter));
         }

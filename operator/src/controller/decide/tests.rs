@@ -283,6 +283,26 @@ fn a_budget_that_suffices_changes_nothing() {
 }
 
 #[test]
+fn a_process_that_waits_for_nobody_is_told_its_windows_ahead_unless_a_budget_is_judged_before_each() {
+    let letters = |cycles: u32, budget: &serde_json::Value| {
+        let mut world = World::new(&json!({"processes": {"count": 1}, "budget": budget,
+            "protocol": {"barrier": "None", "cycles": cycles}}));
+        world.run();
+        assert_eq!(world.status().phase, ExperimentPhase::Complete);
+        assert_eq!(world.status().progress.finished, cycles);
+        world.letters
+    };
+    let none = json!(null);
+    assert_eq!(
+        letters(5, &none),
+        1,
+        "its mailbox begins with five, and is told the end"
+    );
+    assert_eq!(letters(10, &none), 2);
+    assert_eq!(letters(5, &json!({"maxGpuSeconds": 1_000_000})), 5);
+}
+
+#[test]
 fn what_a_plan_costs_is_known_before_it_begins_and_better_after_its_first_trial() {
     let mut world = World::new(&json!({"suspend": true, "protocol": {"cycles": 4},
         "sweep": [{"field": "workload.maxOutputTokens", "values": [32, 64]}]}));

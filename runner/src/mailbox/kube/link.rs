@@ -33,7 +33,7 @@ pub(super) struct Link {
     pub(super) identity: Identity,
     pub(super) incoming: Sender<Received>,
     pub(super) reports: watch::Receiver<Outgoing>,
-    pub(super) silence: watch::Receiver<bool>,
+    pub(super) quiet: watch::Sender<bool>,
     pub(super) delivered: Arc<Delivered>,
 }
 
@@ -42,7 +42,7 @@ impl Link {
     where
         F: AsyncFn() -> Result<Client, kube::Error>,
     {
-        let terminated = terminated(Arc::clone(&self.delivered), self.reports.clone());
+        let terminated = terminated(Arc::clone(&self.delivered), self.reports.clone(), self.quiet.clone());
         tokio::pin!(terminated);
         tokio::select! {
             () = self.talk(client) => {}
@@ -93,9 +93,10 @@ impl Link {
             claim,
             delivered: Arc::clone(&self.delivered),
         };
+        let silence = self.quiet.subscribe();
         let reason = tokio::select! {
-            reason = listener::listen(listener, runner, self.silence.clone()) => reason,
-            reason = reporter::report(reporter, self.reports, self.silence) => reason,
+            reason = listener::listen(listener, runner, silence.clone()) => reason,
+            reason = reporter::report(reporter, self.reports, silence) => reason,
         };
         if reason != ENDED {
             fence(&self.delivered, &reason);
@@ -129,7 +130,7 @@ async fn first_read(runners: &Api<Runner>, name: &str, mut backoff: Backoff) -> 
 
 /// Waits for SIGTERM, then for what is on its way to be delivered, and ends the process: the measuring thread may be in
 /// a step that nothing can interrupt.
-async fn terminated(delivered: Arc<Delivered>, reports: watch::Receiver<Outgoing>) {
+async fn terminated(delivered: Arc<Delivered>, reports: watch::Receiver<Outgoing>, quiet: watch::Sender<bool>) {
     match signal(SignalKind::terminate()) {
         Ok(mut signal) => {
             signal.recv().await;
@@ -139,6 +140,8 @@ async fn terminated(delivered: Arc<Delivered>, reports: watch::Receiver<Outgoing
             return std::future::pending().await;
         }
     }
+    // The window that it may be in is lost, and what was measured before is not.
+    quiet.send_replace(false);
     let last = reports.borrow().number;
     let drained = timeout(TERMINATION_BOUND, async {
         while delivered.number() < last && !delivered.is_fenced() {

@@ -63,7 +63,7 @@ pub(super) async fn report(
             }
         }
         let until = Instant::now() + PHASE_ONLY_DELAY;
-        while may_wait(&sent, &reports.borrow_and_update().status) {
+        while may_wait(&sent, &reports.borrow_and_update()) {
             tokio::select! {
                 changed = reports.changed() => {
                     if changed.is_err() {
@@ -73,15 +73,24 @@ pub(super) async fn report(
                 () = sleep_until(until) => break,
             }
         }
-        match reporter.deliver(&mut reports).await {
+        match reporter.deliver(&mut reports, silence.clone()).await {
             Ok(status) => sent = status,
             Err(reason) => return reason,
         }
     }
 }
 
-/// A report is worth a write of its own if something waits for it: a window, an error, readiness, or the end.
-fn may_wait(sent: &RunnerStatus, newest: &RunnerStatus) -> bool {
+/// A report is worth a write of its own if something waits for it: a window, an error, readiness, or the end. A process
+/// that never says that it is ready says that it has loaded.
+fn may_wait(sent: &RunnerStatus, newest: &Outgoing) -> bool {
+    let Outgoing {
+        status: newest,
+        independent,
+        ..
+    } = newest;
+    if *independent && sent.environment.is_none() && newest.environment.is_some() {
+        return false;
+    }
     let awaited = matches!(
         newest.phase,
         RunnerPhase::Ready | RunnerPhase::Finished | RunnerPhase::Failed
@@ -90,8 +99,12 @@ fn may_wait(sent: &RunnerStatus, newest: &RunnerStatus) -> bool {
 }
 
 impl Reporter {
-    /// Writes the newest report, retrying without end; each try takes whatever is newest then.
-    async fn deliver(&mut self, reports: &mut watch::Receiver<Outgoing>) -> Result<RunnerStatus, String> {
+    /// Writes the newest report, retrying without end; each try takes whatever is newest then. None is made in a window.
+    async fn deliver(
+        &mut self,
+        reports: &mut watch::Receiver<Outgoing>,
+        mut silence: watch::Receiver<bool>,
+    ) -> Result<RunnerStatus, String> {
         let mut backoff = Backoff::new(&self.name);
         loop {
             let outgoing = reports.borrow_and_update().clone();
@@ -103,7 +116,11 @@ impl Reporter {
                     return Ok(outgoing.status);
                 }
                 Written::Fenced(reason) => return Err(reason),
-                Written::Again => sleep(backoff.pause()).await,
+                Written::Again => {
+                    sleep(backoff.pause()).await;
+                    // An error means that the measuring thread has ended, and with it its windows.
+                    let _ = silence.wait_for(|silent| !silent).await;
+                }
             }
         }
     }

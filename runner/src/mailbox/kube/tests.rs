@@ -197,11 +197,15 @@ fn a_pod_whose_runner_is_gone_or_taken_writes_no_more() {
 }
 
 fn assign(server: &Shared, cycle: u32, start_at: Option<&str>) {
+    assign_with(server, "Trial", cycle, start_at);
+}
+
+fn assign_with(server: &Shared, barrier: &str, cycle: u32, start_at: Option<&str>) {
     let mut server = server.lock().unwrap();
     let runner = server.runner.as_mut().unwrap();
     runner["spec"]["assignment"] = json!({
         "trial": {"planSha256": "", "point": 0, "cycle": cycle, "attempt": 0},
-        "window": {"workload": {}, "decoder": {}, "warmup": {"converged": {}}, "cooldown": {}, "barrier": "Trial", "deadlines": {}},
+        "window": {"workload": {}, "decoder": {}, "warmup": {"converged": {}}, "cooldown": {}, "barrier": barrier, "deadlines": {}},
         "startAt": start_at,
     });
 }
@@ -231,4 +235,34 @@ fn a_start_that_is_written_again_after_its_window_silences_nobody() {
     assert_eq!(heard(&mut mailbox).trial.cycle, 0);
     assign(&server, 1, None);
     assert_eq!(heard(&mut mailbox).trial.cycle, 1);
+}
+
+#[test]
+fn a_process_that_waits_for_nobody_writes_when_it_has_loaded_and_after_each_window_and_not_before_it() {
+    let server = server(Some(runner(&json!(null))));
+    assign_with(&server, "None", 0, None);
+    let mut mailbox = open(&server);
+    let trial = heard(&mut mailbox).trial;
+    let loaded = RunnerStatus {
+        environment: Some(lem_crds::runner::Environment::default()),
+        ..status(RunnerPhase::Idle)
+    };
+    let report = |phase| RunnerStatus {
+        trial: Some(trial.clone()),
+        phase,
+        ..loaded.clone()
+    };
+    mailbox.report(&status(RunnerPhase::Loading)).unwrap();
+    mailbox.report(&loaded).unwrap();
+    mailbox.report(&report(RunnerPhase::WarmingUp)).unwrap();
+    mailbox.report(&report(RunnerPhase::Ready)).unwrap();
+    // From here on the window runs.
+    let before = server.lock().unwrap();
+    assert_eq!(before.runner.as_ref().unwrap()["status"]["phase"], "Idle");
+    let writes = before.writes;
+    assert!((1..=2).contains(&writes), "{writes} writes");
+    drop(before);
+    mailbox.report(&report(RunnerPhase::Finished)).unwrap();
+    assert!(mailbox.flush(BOUND));
+    assert_eq!(server.lock().unwrap().writes, writes + 1);
 }

@@ -236,6 +236,7 @@ impl World {
                 incarnation,
                 node,
                 assignment,
+                upcoming,
             } => {
                 let of_plan = prepared.cohorts.iter().find(|one| one.key == *cohort).unwrap();
                 let objects = build::cohort(&CohortPlan {
@@ -253,6 +254,7 @@ impl World {
                     load: &of_plan.load,
                     trials: 1,
                     assignment,
+                    upcoming,
                 });
                 for mut runner in objects.runners {
                     if self.runners.iter().any(|there| there.name_any() == runner.name_any()) {
@@ -285,9 +287,9 @@ impl World {
                     .find(|there| there.name_any() == *runner)
                     .unwrap();
                 match letter {
-                    Letter::Assignment { assignment, next } => {
+                    Letter::Assignment { assignment, upcoming } => {
                         runner.spec.assignment = Some((**assignment).clone());
-                        runner.spec.next = next.as_deref().cloned();
+                        runner.spec.upcoming.clone_from(upcoming);
                     }
                     Letter::Finish => runner.spec.finish = true,
                 }
@@ -518,17 +520,13 @@ fn act(
     }
     let is_open =
         |held: &&Assignment| held.start_at.is_none() && !status.windows.iter().any(|window| window.trial == held.trial);
-    let mut held = [&spec.assignment, &spec.next].into_iter().flatten();
-    let open = held.find(is_open).cloned();
+    let open = spec.held().find(is_open).cloned();
     if status.phase == RunnerPhase::Ready && !spec.finish {
-        let assigned = spec.assignment.clone()?;
-        let waits_for = |held: &Assignment| status.trial.as_ref() == Some(&held.trial);
-        if !waits_for(&assigned) {
-            if !open.is_some_and(|open| waits_for(&open)) {
-                status.phase = RunnerPhase::Idle;
-            }
+        let waits_for = |held: &&Assignment| status.trial.as_ref() == Some(&held.trial);
+        let Some(assigned) = spec.held().find(waits_for) else {
+            status.phase = RunnerPhase::Idle;
             return None;
-        }
+        };
         let start = match (assigned.window.barrier, assigned.start_at) {
             (Barrier::Trial, Some(start)) if start <= now => start,
             (Barrier::Trial, _) => return None,
