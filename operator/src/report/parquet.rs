@@ -105,6 +105,11 @@ mod tests {
             }
         }
         assert_eq!(rows, report.trials.len());
-        assert!(rows > 0 && columns.iter().any(|column| matches!(&column.cells, Cells::Number(all) if all.contains(&None))));
+        assert!(
+            rows > 0
+                && columns
+                    .iter()
+                    .any(|column| matches!(&column.cells, Cells::Number(all) if all.contains(&None)))
+        );
     }
 }

@@ -73,7 +73,9 @@ pub(super) fn columns(report: &Report<'_>) -> Vec<TrialColumn> {
         text("reasons", &|trial| some_text(reasons(trial))),
         integer("processes", &|trial| trial.result.processes),
         text("energy_scope", &|trial| some_text(trial.result.energy_scope.join("+"))),
-        text("energy_sources", &|trial| some_text(trial.result.energy_sources.join("+"))),
+        text("energy_sources", &|trial| {
+            some_text(trial.result.energy_sources.join("+"))
+        }),
         text("flops_method", &|trial| {
             Some(facts::name(&trial.result.flops_method?).to_lowercase())
         }),
@@ -82,7 +84,7 @@ pub(super) fn columns(report: &Report<'_>) -> Vec<TrialColumn> {
         }),
     ]);
     columns.extend(DEFINITIONS.iter().enumerate().map(|(index, definition)| {
-        let value = |trial: &MeasuredTrial| trial.result.metrics.iter().nth(index).and_then(|(_, value)| *value);
+        let value = |trial: &MeasuredTrial| trial.result.metrics.iter().nth(index)?.1.copied();
         TrialColumn {
             name: definition.name.to_owned(),
             cells: Cells::Number(report.trials.iter().map(value).collect()),
