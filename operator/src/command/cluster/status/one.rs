@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::ResourceExt;
 use lem_crds::{
     EfficiencyExperiment, Runner,
-    status::{ExperimentPhase, Headline, Progress, TrialFailure},
+    status::{ExperimentPhase, FleetStatus, Headline, PlanStatus, Progress, Spent, TrialFailure},
 };
 use serde::Serialize;
 
@@ -43,11 +43,16 @@ pub(super) struct Shown {
     progress: Progress,
     waiting: Option<Waiting>,
     headline: Option<Headline>,
+    plan: Option<PlanStatus>,
+    spent: Option<Spent>,
+    /// The answer to the objective, class by class.
+    objective: Vec<String>,
+    fleet: Option<FleetStatus>,
     conditions: Vec<Condition>,
     failures: Vec<TrialFailure>,
     partial: Vec<String>,
     processes: Vec<Process>,
-    /// Processes of earlier loads of the model.
+    /// Processes of earlier loads of the model; of a fleet those that are not shown.
     earlier_processes: usize,
     events: Vec<Said>,
     not_visible: Vec<String>,
@@ -96,6 +101,7 @@ impl Shown {
             hidden,
         } = observed;
         let status = experiment.status.clone().unwrap_or_default();
+        let objective = status.objective.iter().flat_map(|objective| &objective.classes);
         let (processes, earlier_processes) = processes::present(runners, pods);
         let conditions = status.conditions.into_iter().map(|condition| Condition {
             kind: condition.type_,
@@ -113,6 +119,10 @@ impl Shown {
             progress: status.progress,
             waiting: waiting(experiment),
             headline: status.headline,
+            plan: status.plan,
+            spent: status.spent,
+            objective: objective.map(|class| class.message.clone()).collect(),
+            fleet: status.fleet,
             conditions: conditions.collect(),
             failures: status.failures,
             partial: status.partial,
@@ -222,6 +232,37 @@ mod tests {
     fn one_experiment_is_shown_with_the_reason_why_it_waits_and_what_each_process_does() {
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         insta::assert_snapshot!(text::text(&Shown::of(&observed()), now, None));
+    }
+
+    #[test]
+    fn a_fleet_is_shown_by_its_counts_the_nodes_that_leave_their_class_and_a_few_processes() {
+        let mut observed = observed();
+        let spread = json!({"median": 0.5, "medianAbsoluteDeviation": 0.01, "minimum": 0.4, "maximum": 0.7});
+        let outlier = json!({"node": "node-7", "joulesPerToken": 0.7, "tokensPerSecond": 90.0, "watts": 300.0,
+            "verdict": "Valid", "ratio": 1.4});
+        let status: Value = json!({"phase": "Measuring", "observedGeneration": 1,
+            "progress": {"planned": 3000, "finished": 1500, "retried": 2, "summary": "1500/3000"},
+            "spent": {"processSeconds": 7000.4, "gpuSeconds": 7000.4, "energyJoules": 123456.7},
+            "fleet": {"nodes": {"matching": 1000, "waiting": 300, "measuring": 200, "measured": 490, "failed": 4,
+                "notMeasured": 6},
+            "withoutResult": [{"reason": "Cordoned", "failed": false, "count": 6, "nodes": ["node-1", "node-2"],
+                "message": "node-1 is cordoned"}],
+            "classes": [{"point": 0, "nodeClass": "NVIDIA L4|24 GiB|580|MIG off", "energyScope": ["gpu"],
+                "energySources": ["nvml_counter"], "nodes": 98, "suspect": 0, "joulesPerToken": spread,
+                "outlierRule": "MedianAbsoluteDeviation", "outliers": 1,
+                "outlierNodes": [outlier]}]}});
+        observed.experiment.status = Some(serde_json::from_value(status).unwrap());
+        let one = observed.runners[0].clone();
+        observed.runners = (0..50)
+            .map(|index| {
+                let mut runner = one.clone();
+                runner.spec.node = Some(format!("node-{index:02}"));
+                runner.spec.finish = index < 10;
+                runner
+            })
+            .collect();
+        let now = "2026-01-01T00:01:00Z".parse().unwrap();
+        insta::assert_snapshot!(text::text(&Shown::of(&observed), now, None));
     }
 
     #[test]

@@ -44,8 +44,22 @@ pub(in crate::command::cluster::status) fn job(pod: &Pod) -> Option<&str> {
     pod.labels().get(JOB_NAME_LABEL).map(String::as_str)
 }
 
-/// The processes of the load of the model that came last, and how many there were before.
+/// Processes of a fleet that are shown.
+const OF_FLEET: usize = 20;
+
+/// The processes of the load of the model that came last, and how many there were before. Of a fleet some of those that
+/// are under way, and how many others there are.
 pub(super) fn present(runners: &[Runner], pods: &[Pod]) -> (Vec<Process>, usize) {
+    if runners.iter().any(|runner| runner.spec.node.is_some()) {
+        let mut under_way: Vec<&Runner> = runners.iter().filter(|runner| !runner.spec.finish).collect();
+        under_way.sort_by_key(|runner| (&runner.spec.node, runner.spec.incarnation));
+        under_way.truncate(OF_FLEET);
+        let others = runners.len() - under_way.len();
+        return (
+            under_way.into_iter().map(|runner| process(runner, pods)).collect(),
+            others,
+        );
+    }
     // Mailboxes of one set of processes are made together.
     let mut sets: BTreeMap<(Timestamp, &str, u32), Vec<&Runner>> = BTreeMap::new();
     let mut made: BTreeMap<(&str, u32), Timestamp> = BTreeMap::new();
@@ -89,7 +103,9 @@ fn process(runner: &Runner, pods: &[Pod]) -> Process {
         obstacle: pod.and_then(stall::obstacle).map(|cause| cause.reason.to_owned()),
         trial: status.and_then(|status| status.trial.clone()),
         windows: status.map_or(0, |status| status.windows.len()),
-        node: placed.or_else(|| environment.map(|environment| environment.node.clone())),
+        node: placed
+            .or_else(|| environment.map(|environment| environment.node.clone()))
+            .or_else(|| runner.spec.node.clone()),
         heartbeat: status.and_then(|status| status.heartbeat),
         pod: pod.map(ResourceExt::name_any),
         pod_phase: pod.and_then(|pod| pod.status.as_ref()?.phase.clone()),

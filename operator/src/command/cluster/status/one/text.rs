@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use jiff::Timestamp;
+use lem_crds::status::FleetStatus;
 
 use super::{Condition, Said, Shown, processes};
 use crate::{
@@ -10,7 +11,7 @@ use crate::{
         follow,
         table::{self, one_line},
     },
-    report::number::counted,
+    report::number::{counted, plain},
 };
 
 /// Everything as text.
@@ -42,7 +43,12 @@ pub(in crate::command::cluster::status) fn text(shown: &Shown, now: Timestamp, w
     );
     let earlier = (shown.earlier_processes > 0).then(|| {
         let count = counted(shown.earlier_processes, "process", "processes");
-        format!("and {count} of earlier loads of the model\n")
+        let which = if shown.fleet.is_some() {
+            "that are over or of other nodes"
+        } else {
+            "of earlier loads of the model"
+        };
+        format!("and {count} {which}\n")
     });
     section(
         &processes::HEADINGS,
@@ -112,9 +118,87 @@ fn summary(shown: &Shown, now: Timestamp) -> Vec<(&'static str, String)> {
         );
         ("Result", format!("{figures}, {}", headline.verdict))
     }));
+    lines.extend(shown.objective.iter().map(|answer| ("Objective", answer.clone())));
+    lines.extend(shown.fleet.iter().flat_map(fleet));
+    lines.extend(cost(shown));
     lines.extend(shown.partial.iter().map(|reason| ("Missing", reason.clone())));
     lines.extend(shown.not_visible.iter().map(|hidden| ("Hidden", hidden.clone())));
     lines
+}
+
+/// How far the nodes are, which of them leave their class, and which have no result.
+fn fleet(fleet: &FleetStatus) -> Vec<(&'static str, String)> {
+    let nodes = &fleet.nodes;
+    let parts = [
+        (nodes.measured, "measured"),
+        (nodes.measuring, "being measured"),
+        (nodes.waiting, "waiting"),
+        (nodes.failed, "failed"),
+        (nodes.not_measured, "not measured"),
+    ];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts.map(|(count, what)| format!("{count} {what}")).collect();
+    let mut lines = vec![("Nodes", format!("{} match: {}", nodes.matching, parts.join(", ")))];
+    lines.extend(fleet.classes.iter().filter(|class| class.outliers > 0).map(|class| {
+        let named = class.outlier_nodes.iter().map(|one| one.figure.node.as_str());
+        let named: Vec<&str> = named.collect();
+        let more = (class.outliers as usize).saturating_sub(named.len());
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let of = format!(
+            "of {} of {}",
+            counted(class.nodes as usize, "node", "nodes"),
+            class.node_class
+        );
+        ("Outliers", format!("{}{more}, {of}", named.join(", ")))
+    }));
+    lines.extend(fleet.without_result.iter().map(|group| {
+        let more = (group.count as usize).saturating_sub(group.nodes.len());
+        let more = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        let nodes = group.nodes.join(", ");
+        (
+            "No result",
+            format!("{} ({nodes}{more}): {}", group.reason, group.message),
+        )
+    }));
+    lines
+}
+
+/// What the plan costs as far as that is known, or what it has cost.
+fn cost(shown: &Shown) -> Option<(&'static str, String)> {
+    let figures = |process_seconds: f64, gpu_seconds: f64, joules: Option<f64>| {
+        let energy = joules.map_or(String::new(), |joules| format!(", about {} J", plain(joules.round())));
+        format!(
+            "{} s of processes, {} s of GPUs{energy}",
+            plain(process_seconds.round()),
+            plain(gpu_seconds.round())
+        )
+    };
+    if let Some(spent) = &shown.spent
+        && shown.progress.finished > 0
+    {
+        let words = figures(spent.process_seconds, spent.gpu_seconds, spent.energy_joules);
+        return Some(("Spent", words));
+    }
+    let plan = shown.plan.as_ref()?;
+    let count = |number: u32, one: &str, many: &str| counted(number as usize, one, many);
+    Some((
+        "Plan",
+        format!(
+            "{}, {}, {}: at least {} s of GPUs",
+            count(plan.points, "point", "points"),
+            count(plan.windows, "window", "windows"),
+            count(plan.loads, "load", "loads"),
+            plain(plan.least_gpu_seconds.round())
+        ),
+    ))
 }
 
 fn age(at: Timestamp, now: Timestamp) -> String {
