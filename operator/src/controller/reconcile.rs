@@ -3,11 +3,12 @@
 mod fleet;
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures::StreamExt;
+use futures::{StreamExt, stream};
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
@@ -26,7 +27,7 @@ use super::{
     announce,
     apply::Applier,
     build::Defaults,
-    decide::{self, Decision, Situation},
+    decide::{self, Change, Decision, Situation},
     error::{ReconcileError, words},
     expectation::{self, Expectations},
     leader::Leadership,
@@ -45,6 +46,8 @@ use crate::experiment::Failure;
 
 /// How soon to look again where an own write is not in the caches yet; its event comes first as a rule.
 const SOON: Duration = Duration::from_secs(1);
+/// Sets of processes that are written at the same time: a fleet of a thousand nodes has that many.
+const CONCURRENT_WRITES: usize = 16;
 /// Longest pause after errors.
 const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 
@@ -239,7 +242,31 @@ async fn apply(
         defaults: &context.defaults,
         expectations: &context.expectations,
     };
-    for change in &decision.changes {
+    let begins = decision.changes.iter().take_while(|change| subject(change).is_none());
+    let (first, rest) = decision.changes.split_at(begins.count());
+    apply_in_order(first, &applier, context).await?;
+    let mut by_subject: BTreeMap<String, Vec<&Change>> = BTreeMap::new();
+    for change in rest {
+        by_subject
+            .entry(subject(change).unwrap_or_default())
+            .or_default()
+            .push(change);
+    }
+    // What one node refuses does not hold up the others.
+    let outcomes: Vec<Result<(), ReconcileError>> = stream::iter(by_subject.into_values())
+        .map(|changes| apply_in_order(changes, &applier, context))
+        .buffer_unordered(CONCURRENT_WRITES)
+        .collect()
+        .await;
+    outcomes.into_iter().collect()
+}
+
+async fn apply_in_order<'a>(
+    changes: impl IntoIterator<Item = &'a Change>,
+    applier: &Applier<'_>,
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    for change in changes {
         if !context.leadership.is_held() {
             return Ok(());
         }
@@ -247,6 +274,29 @@ async fn apply(
         applier.apply(change).await?;
     }
     Ok(())
+}
+
+/// The set of processes that a change is about: changes of different ones may be made in any order. None if it is about
+/// all of them.
+fn subject(change: &Change) -> Option<String> {
+    match change {
+        Change::Grant { .. } => None,
+        Change::CreateCohort {
+            cohort,
+            incarnation,
+            node,
+            ..
+        } => Some(format!(
+            "{cohort}/{incarnation}/{}",
+            node.as_deref().unwrap_or_default()
+        )),
+        // A mailbox has the name of its Job and the number of the process.
+        Change::Tell { runner, .. } | Change::Remember { runner, .. } => {
+            let job = runner.rsplit_once('-').map_or(runner.as_str(), |(job, _)| job);
+            Some(job.to_owned())
+        }
+        Change::DeleteJob { name } | Change::SetTimeToLive { name, .. } => Some(name.clone()),
+    }
 }
 
 async fn write_status(

@@ -172,6 +172,8 @@ async fn carry_out(
         decided: &decided,
         now,
     });
+    // What the API server takes for the writes below is not this process's time.
+    let took = begin.elapsed();
     let obstacle = context.memories.of(uid, |memory| memory.obstacle.clone());
     if let (Some(cause), None) = (obstacle, &decided.decision.stall) {
         aggregate::stalled(&mut wanted, before, &cause, now);
@@ -187,7 +189,7 @@ async fn carry_out(
     let applied = apply(&decided.decision, prepared, &touched, context).await;
     context.memories.of(uid, |memory| {
         remember(memory, applied.as_ref().err());
-        memory.pace.looked(begin.elapsed());
+        memory.pace.looked(took);
         if let (Ok(()), Some(Change::Grant { runners })) = (&applied, decided.decision.changes.first()) {
             memory.granted = runners.iter().cloned().collect::<BTreeSet<_>>();
         }
