@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures::{StreamExt, stream};
+use futures::{FutureExt, StreamExt, stream};
 use jiff::Timestamp;
 use kube::{
     Client, ResourceExt,
@@ -253,11 +253,12 @@ async fn apply(
             .push(change);
     }
     // What one node refuses does not hold up the others.
-    let outcomes: Vec<Result<(), ReconcileError>> = stream::iter(by_subject.into_values())
-        .map(|changes| apply_in_order(changes, &applier, context))
-        .buffer_unordered(CONCURRENT_WRITES)
-        .collect()
-        .await;
+    let writes: Vec<_> = by_subject
+        .into_values()
+        .map(|changes| apply_in_order(changes, &applier, context).boxed())
+        .collect();
+    let outcomes: Vec<Result<(), ReconcileError>> =
+        stream::iter(writes).buffer_unordered(CONCURRENT_WRITES).collect().await;
     outcomes.into_iter().collect()
 }
 

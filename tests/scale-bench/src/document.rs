@@ -48,6 +48,9 @@ pub(crate) fn page(results: &[Outcome], limits: &Thresholds) -> String {
     page
 }
 
+/// Bytes of watch events of a kind that are worth a line.
+const LEAST_SHOWN: f64 = 512.0 * 1024.0;
+
 type Cell = fn(&Outcome) -> String;
 
 const ROWS: [(&str, Cell); 18] = [
@@ -137,7 +140,13 @@ fn requests(page: &mut String, results: &[Outcome]) {
         );
     }
     page.push_str("\n| watch events of | MiB |\n| --- | ---: |\n");
-    for (kind, bytes) in &largest.watch_bytes {
+    let mut kinds: Vec<_> = largest
+        .watch_bytes
+        .iter()
+        .filter(|(_, bytes)| **bytes > LEAST_SHOWN)
+        .collect();
+    kinds.sort_by(|one, other| other.1.total_cmp(one.1));
+    for (kind, bytes) in kinds {
         let _ = writeln!(page, "| {kind} | {:.1} |", bytes / 1024.0 / 1024.0);
     }
 }

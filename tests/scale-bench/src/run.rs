@@ -18,7 +18,7 @@ use kube::{
     api::{ListParams, PostParams},
     config::{KubeConfigOptions, Kubeconfig},
 };
-use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, Runner, status::ExperimentPhase};
+use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, EfficiencySchedule, Runner, status::ExperimentPhase};
 use lem_test_cluster::{Binaries, Cluster, Options, Request};
 
 use crate::{
@@ -83,6 +83,7 @@ pub(crate) async fn run(asked: &Asked, phases: Phases, tools: &Tools, limit: Dur
         &tools.logs.join("kwok.log"),
     )?;
     install(&cluster, &tools.repository)?;
+    until_served(&cluster, &client).await?;
     create_namespace(&client).await?;
     create_nodes(&client, asked.nodes).await?;
     until_nodes_are_ready(&cluster, &client, asked.nodes).await?;
@@ -201,16 +202,29 @@ fn install(cluster: &Cluster, repository: &Path) -> anyhow::Result<()> {
             path.display()
         );
         kubectl(&["apply", "--server-side=true", "-f", &path.display().to_string()])?;
-        kubectl(&[
-            "wait",
-            "--for=condition=Established",
-            "--timeout=60s",
-            &format!("crd/{name}"),
-        ])?;
     }
     let manifest = repository.join("examples/cluster/operator.yaml");
     kubectl(&["apply", "-f", &manifest.display().to_string()])?;
     kubectl(&["delete", "deployment", "-n", SYSTEM, OPERATOR])
+}
+
+/// Waits until our kinds are served: `kubectl wait` fails on a definition that has no conditions yet.
+async fn until_served(cluster: &Cluster, client: &Client) -> anyhow::Result<()> {
+    let experiments: Api<EfficiencyExperiment> = Api::all(client.clone());
+    let schedules: Api<EfficiencySchedule> = Api::all(client.clone());
+    let runners: Api<Runner> = Api::all(client.clone());
+    let one = ListParams::default().limit(1);
+    let look = || async {
+        let served = async {
+            experiments.list(&one).await?;
+            schedules.list(&one).await?;
+            runners.list(&one).await?;
+            Ok::<(), kube::Error>(())
+        };
+        served.await.map_err(|error| error.to_string())
+    };
+    cluster.until("our kinds to be served", LIMIT, look).await?;
+    Ok(())
 }
 
 async fn create_namespace(client: &Client) -> anyhow::Result<()> {

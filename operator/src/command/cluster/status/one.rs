@@ -242,7 +242,7 @@ mod tests {
             "verdict": "Valid", "ratio": 1.4});
         let status: Value = json!({"phase": "Measuring", "observedGeneration": 1,
             "progress": {"planned": 3000, "finished": 1500, "retried": 2, "summary": "1500/3000"},
-            "spent": {"processSeconds": 7000.4, "gpuSeconds": 7000.4, "energyJoules": 123456.7},
+            "spent": {"processSeconds": 7000.4, "gpuSeconds": 7000.4, "energyJoules": 123_456.7},
             "fleet": {"nodes": {"matching": 1000, "waiting": 300, "measuring": 200, "measured": 490, "failed": 4,
                 "notMeasured": 6},
             "withoutResult": [{"reason": "Cordoned", "failed": false, "count": 6, "nodes": ["node-1", "node-2"],
