@@ -85,6 +85,7 @@ impl Link {
             runners: runners.clone(),
             name: self.identity.name.clone(),
             uid: claim.runner_uid.clone(),
+            pod_uid: self.identity.pod_uid.clone(),
             incoming: self.incoming,
         };
         let reporter = reporter::Reporter {

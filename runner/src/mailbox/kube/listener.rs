@@ -34,6 +34,7 @@ pub(super) struct Listener {
     pub(super) runners: Api<Runner>,
     pub(super) name: String,
     pub(super) uid: String,
+    pub(super) pod_uid: String,
     pub(super) incoming: Sender<Received>,
 }
 
@@ -136,17 +137,84 @@ impl Conversation {
             return ControlFlow::Break("another Runner has taken the name".to_owned());
         }
         self.version = runner.resource_version();
-        if self.told.as_ref() != Some(&runner.spec) {
-            self.told = Some(runner.spec.clone());
-            if self
-                .listener
-                .incoming
-                .send(Received::Spec(Box::new(runner.spec)))
-                .is_err()
-            {
+        let spec = left_to_do(runner, &self.listener.pod_uid);
+        if self.told.as_ref() != Some(&spec) {
+            self.told = Some(spec.clone());
+            if self.listener.incoming.send(Received::Spec(Box::new(spec))).is_err() {
                 return ControlFlow::Break(ENDED.to_owned());
             }
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// The spec without the windows that pods before this one have measured: one that goes on by itself would measure them
+/// again. Pure.
+fn left_to_do(runner: Runner, pod_uid: &str) -> RunnerSpec {
+    let Runner { mut spec, status, .. } = runner;
+    let Some(status) = status else {
+        return spec;
+    };
+    let before = (status.pod_uid != pod_uid).then_some(&status.windows);
+    let of_others: Vec<_> = status
+        .earlier
+        .iter()
+        .map(|record| &record.windows)
+        .chain(before)
+        .flatten()
+        .map(|window| &window.trial)
+        .collect();
+    let mut left = spec.held().filter(|held| !of_others.contains(&&held.trial)).cloned();
+    let (assignment, upcoming) = (left.next(), left.collect());
+    spec.assignment = assignment;
+    spec.upcoming = upcoming;
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn runner(status: &Value) -> Runner {
+        let assignment = |cycle: u32| {
+            json!({"trial": {"planSha256": "p", "point": 0, "cycle": cycle, "attempt": 0}, "window": {"workload": {},
+                "decoder": {}, "warmup": {"converged": {}}, "cooldown": {}, "barrier": "None", "deadlines": {}}})
+        };
+        let object = json!({"apiVersion": "lem.dev/v1alpha1", "kind": "Runner", "metadata": {"name": "a"},
+            "spec": {"experiment": "quick", "cohort": "c", "process": 0, "processes": 1, "load": {
+                "model": {"name": "m", "source": {"synthetic": {"preset": "tiny-test"}}},
+                "engine": {"candle": {}}, "energy": {}, "baseline": {}, "gpusPerProcess": 0},
+                "assignment": assignment(0), "upcoming": [assignment(1), assignment(2)]},
+            "status": status});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn cycles(status: &Value) -> Vec<u32> {
+        let spec = left_to_do(runner(status), "pod-b");
+        spec.held().map(|held| held.trial.cycle).collect()
+    }
+
+    fn window(cycle: u32) -> Value {
+        let samples = json!({"encoding": "Exact", "count": 0, "sumSeconds": 0.0, "data": ""});
+        json!({"trial": {"planSha256": "p", "point": 0, "cycle": cycle, "attempt": 0}, "node": "n", "startAt": null,
+            "startedAt": "2026-01-01T00:00:00Z", "endedAt": "2026-01-01T00:00:01Z", "durationSeconds": 1.0, "clock": {},
+            "warmup": {"iterations": 1, "seconds": 0.1}, "inputTokens": 1, "outputTokens": 1, "requestsCompleted": 1,
+            "requestsFailed": 0, "streaming": false, "endToEnd": samples, "timeToFirstToken": samples,
+            "interToken": samples, "prefillSeconds": null, "decodeSeconds": null, "flops": null,
+            "computePrecision": "fp32", "weightBytes": 1, "staticBatch": null, "kvCache": null, "energy": [],
+            "devices": [], "residentPeakBytes": null})
+    }
+
+    #[test]
+    fn a_pod_measures_nothing_that_a_pod_before_it_has_measured() {
+        let of = |pod: &str, windows: Value, earlier: Value| json!({"schemaVersion": 1, "podUid": pod, "phase": "Idle", "windows": windows, "earlier": earlier});
+        assert_eq!(cycles(&Value::Null), [0, 1, 2]);
+        assert_eq!(cycles(&of("pod-a", json!([window(0)]), json!([]))), [1, 2]);
+        let earlier = json!([{"schemaVersion": 1, "podUid": "pod-a", "windows": [window(0)]}]);
+        assert_eq!(cycles(&of("pod-b", json!([]), earlier.clone())), [1, 2]);
+        // Its own are its own business: it knows them, and the mailbox goes on to name them.
+        assert_eq!(cycles(&of("pod-b", json!([window(1)]), earlier)), [1, 2]);
     }
 }
