@@ -22,6 +22,7 @@ mod local;
 mod model;
 mod neighbours;
 mod pod_patch;
+mod queues;
 mod rejected;
 mod schedule;
 mod sources;
