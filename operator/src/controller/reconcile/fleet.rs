@@ -66,6 +66,12 @@ pub(super) async fn steps(
         return Ok(Action::requeue(SOON));
     }
     if !context.leadership.is_held() {
+        if let Ok(candidates) = candidates(prepared, context) {
+            // What each node came to is found out by all replicas, so that one that takes over begins at once.
+            let this = Neighbour::of(experiment);
+            drop(looks(prepared, &this, &candidates, &by_node, (now, None), context));
+            context.memories.of(uid, |memory| memory.pace.looked(begin.elapsed()));
+        }
         return Ok(Action::await_change());
     }
     let namespace_ends = context.memories.of(uid, |memory| memory.namespace_ends);
