@@ -23,8 +23,11 @@ use crate::{
 
 const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 
+/// It waits for its queue, and not for another experiment.
 fn is_queued(status: &EfficiencyExperimentStatus) -> bool {
-    condition(status, "Stalled").is_some_and(|stalled| stalled.status == "True" && stalled.reason == "Queued")
+    condition(status, "Stalled").is_some_and(|stalled| {
+        stalled.status == "True" && stalled.reason == "Queued" && stalled.message.contains("placement.queueName")
+    })
 }
 
 /// Trials that a record holds.
