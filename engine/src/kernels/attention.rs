@@ -399,7 +399,7 @@ unsafe fn soften<V: Simd>(
     }
     // SAFETY: the arrays have 32 elements.
     unsafe {
-        let to = weights.as_mut_ptr();
+        let mut to = weights.as_mut_ptr();
         let [mut low, mut high] = scores;
         let whole = seen == (0, BLOCK_POSITIONS);
         if !whole {
@@ -407,6 +407,8 @@ unsafe fn soften<V: Simd>(
             V::store(to.add(LANES), high);
             weights[..seen.0].fill(f32::NEG_INFINITY);
             weights[seen.1..].fill(f32::NEG_INFINITY);
+            // A slice was lent in between: the pointer from before may not be read through any more.
+            to = weights.as_mut_ptr();
             low = V::load(to);
             high = V::load(to.add(LANES));
         }
@@ -425,6 +427,7 @@ unsafe fn soften<V: Simd>(
         if !whole {
             weights[..seen.0].fill(0.0);
             weights[seen.1..].fill(0.0);
+            to = weights.as_mut_ptr();
             low = V::load(to);
             high = V::load(to.add(LANES));
         }

@@ -106,7 +106,10 @@ impl Sequence {
 
 #[test]
 fn attention_is_the_softmax_over_exactly_the_visible_positions() {
-    for (positions, dimension) in [(1, 64), (31, 16), (32, 64), (33, 80), (500, 96), (513, 64), (1100, 128)] {
+    let shapes = [(1, 64), (31, 16), (32, 64), (33, 80), (500, 96), (513, 64), (1100, 128)];
+    // An interpreter takes minutes for the longer ones.
+    let shapes = shapes.into_iter().filter(|(positions, _)| !cfg!(miri) || *positions < 40);
+    for (positions, dimension) in shapes {
         let sequence = Sequence::new(positions, dimension, 8);
         let last = positions - 1;
         for visible in [
