@@ -108,7 +108,9 @@ impl Sequence {
 fn attention_is_the_softmax_over_exactly_the_visible_positions() {
     let shapes = [(1, 64), (31, 16), (32, 64), (33, 80), (500, 96), (513, 64), (1100, 128)];
     // An interpreter takes minutes for the longer ones.
-    let shapes = shapes.into_iter().filter(|(positions, _)| !cfg!(miri) || *positions < 40);
+    let shapes = shapes
+        .into_iter()
+        .filter(|(positions, _)| !cfg!(miri) || *positions < 40);
     for (positions, dimension) in shapes {
         let sequence = Sequence::new(positions, dimension, 8);
         let last = positions - 1;
