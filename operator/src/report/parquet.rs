@@ -15,7 +15,7 @@ use super::{
     trials::{Cells, TrialColumn, columns},
 };
 
-/// One row per trial, with the columns of [`super::csv`]: texts, 32-bit whole numbers and doubles, each of which may be null.
+/// One row per trial, with the columns of [`super::csv()`]: texts, 32-bit whole numbers and doubles, each of which may be null.
 pub fn parquet(report: &Report<'_>) -> Result<Vec<u8>, ReportError> {
     write(report).map_err(ReportError::Parquet)
 }
