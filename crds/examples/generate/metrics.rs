@@ -12,7 +12,7 @@ const HEAD: &str = "\
 # Metrics of a result
 
 Every point of an experiment has all of these fields: in `status.points[].metrics` on a cluster, in `lem report -o json`,
-and as columns of `lem report -o csv` (under the first name). In a point each is the mean over cycles with its standard
+and as columns of `lem report -o csv` and `-o parquet` (under the first name). In a point each is the mean over cycles with its standard
 deviation and exact Student-t 95 % interval ([`estimate`](api.md#effexpstatuspointsmetrics)).
 
 A value that cannot be had is `null`, and `notAvailable` maps the field to one of the [reasons](#reasons-for-null). Zero is
