@@ -32,6 +32,8 @@ pub const CONTAINER: &str = "runner";
 pub const MODEL_DIRECTORY: &str = "/lem/model";
 /// Where the ConfigMap with prompts is mounted in a pod.
 pub const PROMPTS_DIRECTORY: &str = "/lem/prompts";
+/// Trials that a mailbox names beside its assignment.
+pub const MOST_UPCOMING: usize = 4;
 /// Exit code of a process that says the experiment cannot run as written: starting it again would not help.
 pub const EXIT_REFUSED: i32 = 42;
 
@@ -81,7 +83,7 @@ pub struct RunnerSpec {
     /// the next one as soon as it has reported. With a barrier it waits for that window's start, and there is one of them,
     /// written with the start of the assignment; without one it goes on by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 4))]
+    #[schemars(length(max = MOST_UPCOMING))]
     pub upcoming: Vec<Assignment>,
     /// No further window comes: take the last baseline and exit.
     #[serde(default)]

@@ -18,7 +18,7 @@ pub use self::{
     access::Access,
     name::{
         COHORT_LABEL, COMPONENT_LABEL, EXPERIMENT_LABEL, EXPERIMENT_UID_LABEL, INCARNATION_LABEL, MANAGED_BY,
-        MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, fleet_account_name, node_cohort_name,
+        MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, fleet_account_name, job_name, node_cohort_name,
         runner_name,
     },
     pod::GPU,
@@ -97,10 +97,7 @@ pub struct CohortPlan<'a> {
 impl CohortPlan<'_> {
     /// Name of the Job and of everything else that the cohort has one of.
     pub fn name(&self) -> String {
-        match self.node {
-            None => cohort_name(self.owner, self.key, self.incarnation),
-            Some(node) => node_cohort_name(self.owner, self.key, node, self.incarnation),
-        }
+        job_name(self.owner, self.key, self.node, self.incarnation)
     }
 
     /// Whom its pods act as: a fleet of a thousand nodes has one account and not a thousand.

@@ -14,7 +14,7 @@ use jiff::{SignedDuration, Timestamp};
 use lem_crds::{
     experiment::{Barrier, Restart},
     plan::{Point, TrialIdentity},
-    runner::{Assignment, RunnerError},
+    runner::{Assignment, MOST_UPCOMING, RunnerError},
     status::{FleetNodes, ProcessFailure, TrialFailure},
 };
 
@@ -35,8 +35,6 @@ const FRUITLESS_INCARNATIONS: usize = 2;
 const TURN: SignedDuration = SignedDuration::from_secs(2);
 /// Windows that a mailbox holds.
 const WINDOWS_PER_RUNNER: usize = 64;
-/// Trials beside its first that a process without a barrier is told at once.
-const UPCOMING: usize = 4;
 /// Characters of a failure's message that status keeps.
 const LONGEST_MESSAGE: usize = 600;
 
@@ -237,7 +235,7 @@ impl Situation<'_> {
             return Vec::new();
         }
         let cohort = self.prepared.cohorts.iter().find(|one| one.key == cohort);
-        let count = room.saturating_sub(1).min(UPCOMING);
+        let count = room.saturating_sub(1).min(MOST_UPCOMING);
         cohort.map_or_else(Vec::new, |cohort| self.following(cohort, &assignment.trial, count))
     }
 

@@ -26,7 +26,7 @@ use super::{
     aggregate::{self, Aggregated},
     announce,
     apply::Applier,
-    build::Defaults,
+    build::{Defaults, job_name},
     decide::{self, Change, Decision, Situation},
     error::{ReconcileError, words},
     expectation::{self, Expectations},
@@ -242,18 +242,21 @@ async fn apply(
         defaults: &context.defaults,
         expectations: &context.expectations,
     };
-    let begins = decision.changes.iter().take_while(|change| subject(change).is_none());
+    let begins = decision
+        .changes
+        .iter()
+        .take_while(|change| job_of(change, prepared).is_none());
     let (first, rest) = decision.changes.split_at(begins.count());
     apply_in_order(first, &applier, context).await?;
-    let mut by_subject: BTreeMap<String, Vec<&Change>> = BTreeMap::new();
+    let mut by_job: BTreeMap<String, Vec<&Change>> = BTreeMap::new();
     for change in rest {
-        by_subject
-            .entry(subject(change).unwrap_or_default())
+        by_job
+            .entry(job_of(change, prepared).unwrap_or_default())
             .or_default()
             .push(change);
     }
     // What one node refuses does not hold up the others.
-    let writes: Vec<_> = by_subject
+    let writes: Vec<_> = by_job
         .into_values()
         .map(|changes| apply_in_order(changes, &applier, context).boxed())
         .collect();
@@ -277,9 +280,9 @@ async fn apply_in_order<'a>(
     Ok(())
 }
 
-/// The set of processes that a change is about: changes of different ones may be made in any order. None if it is about
-/// all of them.
-fn subject(change: &Change) -> Option<String> {
+/// Name of the Job of the set of processes that a change is about: changes of different ones may be made in any order.
+/// None if it is about all of them.
+fn job_of(change: &Change, prepared: &Prepared) -> Option<String> {
     match change {
         Change::Grant { .. } => None,
         Change::CreateCohort {
@@ -287,10 +290,7 @@ fn subject(change: &Change) -> Option<String> {
             incarnation,
             node,
             ..
-        } => Some(format!(
-            "{cohort}/{incarnation}/{}",
-            node.as_deref().unwrap_or_default()
-        )),
+        } => Some(job_name(&prepared.owner, cohort, node.as_deref(), *incarnation)),
         // A mailbox has the name of its Job and the number of the process.
         Change::Tell { runner, .. } | Change::Remember { runner, .. } => {
             let job = runner.rsplit_once('-').map_or(runner.as_str(), |(job, _)| job);

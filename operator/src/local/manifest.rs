@@ -101,13 +101,7 @@ pub fn read_all(path: &Path, settings: &[String]) -> Result<Vec<Document>, Manif
     for mut document in documents(path)? {
         let is_schedule = document.get("kind").and_then(Value::as_str) == Some("EfficiencySchedule");
         read.push(if is_schedule {
-            for setting in settings {
-                set(&mut document, setting)?;
-            }
-            let schedule = validate::schedule(&document).map_err(|violations| ManifestError::Invalid {
-                path: path.to_owned(),
-                violations,
-            })?;
+            let schedule = admit_by(validate::schedule, path, &mut document, settings)?;
             Document::Schedule(Box::new(schedule))
         } else {
             Document::Experiment(Box::new(admit(path, &mut document, settings)?))
@@ -143,10 +137,19 @@ pub fn documents(path: &Path) -> Result<Vec<Value>, ManifestError> {
 /// # Errors
 /// A setting that cannot be made, or every rule that is broken.
 pub fn admit(path: &Path, document: &mut Value, settings: &[String]) -> Result<EfficiencyExperiment, ManifestError> {
+    admit_by(validate::experiment, path, document, settings)
+}
+
+fn admit_by<T>(
+    rules: fn(&Value) -> Result<T, Vec<Violation>>,
+    path: &Path,
+    document: &mut Value,
+    settings: &[String],
+) -> Result<T, ManifestError> {
     for setting in settings {
         set(document, setting)?;
     }
-    validate::experiment(document).map_err(|violations| ManifestError::Invalid {
+    rules(document).map_err(|violations| ManifestError::Invalid {
         path: path.to_owned(),
         violations,
     })

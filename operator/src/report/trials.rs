@@ -83,8 +83,8 @@ pub(super) fn columns(report: &Report<'_>) -> Vec<TrialColumn> {
             Some(facts::name(&trial.result.flops_confidence?).to_lowercase())
         }),
     ]);
-    columns.extend(DEFINITIONS.iter().enumerate().map(|(index, definition)| {
-        let value = |trial: &MeasuredTrial| trial.result.metrics.iter().nth(index)?.1.copied();
+    columns.extend(DEFINITIONS.iter().map(|definition| {
+        let value = |trial: &MeasuredTrial| trial.result.metrics.get(definition.name).copied();
         TrialColumn {
             name: definition.name.to_owned(),
             cells: Cells::Number(report.trials.iter().map(value).collect()),

@@ -57,10 +57,7 @@ impl Binaries {
         if complete.exists() {
             return Ok(binaries);
         }
-        let path = cache.join("build.lock");
-        let lock = File::create(&path).map_err(Error::file("create", &path))?;
-        // Another test process may be building the same.
-        lock.lock().map_err(Error::file("lock", &path))?;
+        let _lock = lock(&cache)?;
         if !complete.exists() {
             binaries.build(&pins, &cache)?;
             fs::write(&complete, "").map_err(Error::file("write", &complete))?;
@@ -80,9 +77,7 @@ impl Binaries {
             remedy: "name a program of tests/cluster/binaries/binaries.yaml",
         })?;
         let cache = cache()?;
-        let path = cache.join("build.lock");
-        let lock = File::create(&path).map_err(Error::file("create", &path))?;
-        lock.lock().map_err(Error::file("lock", &path))?;
+        let _lock = lock(&cache)?;
         if !self.path(program).exists() {
             self.link(&Go::find(&pins.go, &cache)?, module, &cache)?;
             remove_go_cache(&cache)?;
@@ -156,6 +151,14 @@ impl Binaries {
         Image::new(PAUSE_IMAGE, &pause)?.write(&self.path("pause.tar"))?;
         Ok(())
     }
+}
+
+/// Held while something is built: another test process may be building the same.
+fn lock(cache: &Path) -> Result<File, Error> {
+    let path = cache.join("build.lock");
+    let lock = File::create(&path).map_err(Error::file("create", &path))?;
+    lock.lock().map_err(Error::file("lock", &path))?;
+    Ok(lock)
 }
 
 /// Some 7 GB that are of no use until a version changes.

@@ -20,6 +20,7 @@ use kube::{
     api::{Patch, PatchParams, PostParams},
     runtime::watcher::{self, Event},
 };
+use lem_crds::runner::CONTAINER;
 use lem_runner::mailbox::Identity;
 use serde_json::json;
 use tokio::runtime::Handle;
@@ -198,7 +199,7 @@ async fn end(pods: &Api<Pod>, name: &str, exit_code: i32) {
     let phase = if exit_code == 0 { "Succeeded" } else { "Failed" };
     let reason = if exit_code == 0 { "Completed" } else { "Error" };
     let patch = json!({"status": {"phase": phase, "containerStatuses": [{
-        "name": "runner", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "name": CONTAINER, "image": "", "imageID": "", "ready": false, "restartCount": 0,
         "state": {"terminated": {"exitCode": exit_code, "reason": reason}},
     }]}});
     let _ = pods

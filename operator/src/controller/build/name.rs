@@ -51,6 +51,14 @@ pub fn node_cohort_name(owner: &Owner, key: &str, node: &str, incarnation: u32) 
     cohort_name(owner, &format!("{key}/{node}"), incarnation)
 }
 
+/// Name of the Job of a set of processes, of a node of a fleet or of a whole experiment.
+pub fn job_name(owner: &Owner, key: &str, node: Option<&str>, incarnation: u32) -> String {
+    match node {
+        None => cohort_name(owner, key, incarnation),
+        Some(node) => node_cohort_name(owner, key, node, incarnation),
+    }
+}
+
 /// Name of the account that all pods of a fleet share.
 pub fn fleet_account_name(owner: &Owner) -> String {
     cohort_name(owner, "fleet", 0)

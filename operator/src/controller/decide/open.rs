@@ -92,6 +92,11 @@ fn assign_all<'a>(
     seats: impl Iterator<Item = &'a Seat>,
     assignment: &Assignment,
 ) -> Vec<Change> {
+    let mut seats = seats.peekable();
+    if seats.peek().is_none() {
+        // As in most looks: what comes after it need not be found out.
+        return Vec::new();
+    }
     let most = incarnation.seats.iter().map(|seat| seat.windows().count()).max();
     let room = WINDOWS_PER_RUNNER.saturating_sub(most.unwrap_or_default());
     let letter = Letter::Assignment {

@@ -141,50 +141,42 @@ fn fleet(fleet: &FleetStatus) -> Vec<(&'static str, String)> {
     let mut lines = vec![("Nodes", format!("{} match: {}", nodes.matching, parts.join(", ")))];
     lines.extend(fleet.classes.iter().filter(|class| class.outliers > 0).map(|class| {
         let named = class.outlier_nodes.iter().map(|one| one.figure.node.as_str());
-        let named: Vec<&str> = named.collect();
-        let more = (class.outliers as usize).saturating_sub(named.len());
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
+        let named = some_of(class.outliers, named);
         let of = format!(
             "of {} of {}",
             counted(class.nodes as usize, "node", "nodes"),
             class.node_class
         );
-        ("Outliers", format!("{}{more}, {of}", named.join(", ")))
+        ("Outliers", format!("{named}, {of}"))
     }));
     lines.extend(fleet.without_result.iter().map(|group| {
-        let more = (group.count as usize).saturating_sub(group.nodes.len());
-        let more = if more > 0 {
-            format!(" and {more} more")
-        } else {
-            String::new()
-        };
-        let nodes = group.nodes.join(", ");
-        (
-            "No result",
-            format!("{} ({nodes}{more}): {}", group.reason, group.message),
-        )
+        let nodes = some_of(group.count, group.nodes.iter().map(String::as_str));
+        ("No result", format!("{} ({nodes}): {}", group.reason, group.message))
     }));
     lines
 }
 
+/// The names that are given, and how many more there are.
+fn some_of<'a>(count: u32, names: impl Iterator<Item = &'a str>) -> String {
+    let names: Vec<&str> = names.collect();
+    match (count as usize).saturating_sub(names.len()) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
 /// What the plan costs as far as that is known, or what it has cost.
 fn cost(shown: &Shown) -> Option<(&'static str, String)> {
-    let figures = |process_seconds: f64, gpu_seconds: f64, joules: Option<f64>| {
-        let energy = joules.map_or(String::new(), |joules| format!(", about {} J", plain(joules.round())));
-        format!(
-            "{} s of processes, {} s of GPUs{energy}",
-            plain(process_seconds.round()),
-            plain(gpu_seconds.round())
-        )
-    };
     if let Some(spent) = &shown.spent
         && shown.progress.finished > 0
     {
-        let words = figures(spent.process_seconds, spent.gpu_seconds, spent.energy_joules);
+        let joules = spent.energy_joules;
+        let energy = joules.map_or(String::new(), |joules| format!(", about {} J", plain(joules.round())));
+        let words = format!(
+            "{} s of processes, {} s of GPUs{energy}",
+            plain(spent.process_seconds.round()),
+            plain(spent.gpu_seconds.round())
+        );
         return Some(("Spent", words));
     }
     let plan = shown.plan.as_ref()?;
