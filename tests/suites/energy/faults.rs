@@ -4,8 +4,8 @@ use std::{thread, time::Duration};
 
 use lem_fake_nvml::{Board, Waveform};
 use lem_runner::energy::{
-    CounterDomain, CpuMetering, EnergySource, GpuMetering, Meter, MeterConfig, MeterError, MeterReport, NvmlMeter,
-    UnavailableReason, open,
+    CounterDomain, CpuMetering, EnergyReading, EnergySource, GpuMetering, Meter, MeterConfig, MeterError, MeterReport,
+    NvmlMeter, UnavailableReason, open,
 };
 
 use crate::machine::{meter, options};
@@ -80,12 +80,20 @@ fn window(meter: &mut impl Meter, seconds: f64) -> MeterReport {
     meter.stop()
 }
 
-fn assert_near(joules: Option<f64>, truth: f64, tolerance: f64) {
-    let joules = joules.expect("a reading");
+/// The readings of boards that draw so many watts sum to the truth, inside the bars that they state. A loaded machine widens
+/// the bars, but not so far that they would hide a board that is left out or counted twice.
+fn assert_inside_bars<'a>(readings: impl IntoIterator<Item = (&'a EnergyReading, f64)>) {
+    let [mut joules, mut bars, mut truth] = [0.0; 3];
+    for (reading, watts) in readings {
+        joules += reading.joules.expect("a reading");
+        bars += reading.uncertainty_joules.expect("an error bar on every reading");
+        truth += watts * reading.duration_seconds;
+    }
     assert!(
-        (joules - truth).abs() / truth < tolerance,
-        "{joules} J instead of {truth} J"
+        (joules - truth).abs() <= bars,
+        "{joules} J instead of {truth} J, stated {bars} J"
     );
+    assert!(bars < 0.25 * truth, "{bars} J of {truth} J");
 }
 
 #[test]
@@ -101,11 +109,7 @@ fn a_device_that_falls_off_the_bus_has_no_energy_but_a_reason() {
 fn one_lost_device_does_not_take_the_others_along() {
     let report = window(&mut meter(&["GPU-lost", "GPU-second"]), 1.2);
     assert_eq!(report.readings[0].joules, None);
-    assert_near(
-        report.readings[1].joules,
-        150.0 * report.readings[1].duration_seconds,
-        0.02,
-    );
+    assert_inside_bars([(&report.readings[1], 150.0)]);
 }
 
 #[test]
@@ -125,7 +129,7 @@ fn a_board_without_a_counter_falls_back_to_labelled_power() {
     assert_eq!(meter.describe()[0].source, EnergySource::NvmlPowerIntegral);
     let reading = &window(&mut meter, 0.5).readings[0];
     assert_eq!(reading.source, EnergySource::NvmlPowerIntegral);
-    assert_near(reading.joules, 400.0 * reading.duration_seconds, 0.01);
+    assert_inside_bars([(reading, 400.0)]);
 }
 
 #[test]
@@ -133,13 +137,13 @@ fn a_board_with_averaged_power_says_so_and_still_counts() {
     let reading = &window(&mut meter(&["GPU-no-instant"]), 1.0).readings[0];
     assert!(reading.power_is_averaged);
     assert_eq!(reading.source, EnergySource::NvmlCounter);
-    assert_near(reading.joules, 400.0 * reading.duration_seconds, 0.02);
+    assert_inside_bars([(reading, 400.0)]);
 }
 
 #[test]
 fn a_board_without_power_still_counts_but_has_no_cross_check() {
     let reading = &window(&mut meter(&["GPU-no-power"]), 1.0).readings[0];
-    assert_near(reading.joules, 400.0 * reading.duration_seconds, 0.02);
+    assert_inside_bars([(reading, 400.0)]);
     assert_eq!((reading.integral_joules, reading.integral_disagreement), (None, None));
 }
 
@@ -162,7 +166,7 @@ fn each_missing_function_costs_only_its_own_field() {
     let uuids: Vec<&str> = uuids.iter().map(String::as_str).collect();
     let report = window(&mut meter(&uuids), 0.5);
     for ((reading, device), (function, field)) in report.readings.iter().zip(&report.devices).zip(OPTIONAL) {
-        assert_near(reading.joules, 400.0 * reading.duration_seconds, 0.03);
+        assert_inside_bars([(reading, 400.0)]);
         assert!(
             device.not_available.contains_key(field),
             "{function}: {:?}",
@@ -234,12 +238,8 @@ fn two_processes_on_two_devices_sum_to_the_truth() {
             .map(|uuid| scope.spawn(move || window(&mut meter(&[uuid]), 1.0)))
             .map(|thread| thread.join().expect("no panic"))
     });
-    let sum: f64 = reports
-        .iter()
-        .filter_map(|report| report.joules(CounterDomain::Gpu))
-        .sum();
-    let truth = 400.0 * reports[0].readings[0].duration_seconds + 150.0 * reports[1].readings[0].duration_seconds;
-    assert_near(Some(sum), truth, 0.01);
+    assert!(reports.iter().all(|report| report.readings.len() == 1));
+    assert_inside_bars([(&reports[0].readings[0], 400.0), (&reports[1].readings[0], 150.0)]);
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn one_meter_serves_many_windows_and_baselines() {
     let mut meter = meter(&["GPU-second"]);
     for seconds in [0.3, 0.5, 0.4] {
         let reading = &window(&mut meter, seconds).readings[0];
-        assert_near(reading.joules, 150.0 * reading.duration_seconds, 0.02);
+        assert_inside_bars([(reading, 150.0)]);
     }
 }
 

@@ -118,12 +118,14 @@ fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
     assert_eq!(status.phase, ExperimentPhase::Complete, "{}", stderr(&output));
     let mut truth = 0.0;
     let mut metered = 0.0;
+    let mut bars = 0.0;
     for (_, record) in bench.records() {
         for window in &record.windows {
             assert_eq!(window.energy.len(), 1, "a process reads its own GPU only");
             let board: usize = window.energy[0].counter.id[4..12].parse().unwrap();
             truth += watts[board] * window.duration_seconds;
             metered += window.energy[0].joules.unwrap();
+            bars += window.energy[0].uncertainty_joules;
         }
     }
     let pooled = status.points[0].metrics.gpu_energy_j.as_ref().unwrap();
@@ -131,14 +133,18 @@ fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
         (pooled.mean * f64::from(pooled.count) - metered).abs() < 1e-6 * metered,
         "a counter was lost or doubled"
     );
-    assert!(
-        (metered / truth - 1.0).abs() < 0.01,
-        "metered {metered} J, truth {truth} J"
-    );
+    let error = metered - truth;
     println!(
-        "metered {metered:.3} J, truth {truth:.3} J, error {:+.3} %",
-        (metered / truth - 1.0) * 100.0
+        "metered {metered:.3} J, truth {truth:.3} J, error {:+.3} %, stated {:.3} %",
+        error / truth * 100.0,
+        bars / truth * 100.0
     );
+    // How far apart two reads of a counter are is the machine's load; that the error is inside what is stated is ours.
+    assert!(
+        error.abs() <= bars,
+        "metered {metered} J, truth {truth} J, stated {bars} J"
+    );
+    assert!(bars < 0.4 * truth, "a bar of {bars} J would hide a board counted twice");
 }
 
 /// A port that was free a moment ago, and so was the next one.
