@@ -45,18 +45,19 @@ pub(super) struct Settled {
 /// Keeps looks to a share of the time: a fleet reports far more often than anything is to be decided.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
-    last: Option<(Instant, Duration)>,
+    last: Option<(Instant, Duration, bool)>,
 }
 
 impl Pace {
-    /// A look has ended that took so long.
-    pub(super) fn looked(&mut self, took: Duration) {
-        self.last = Some((Instant::now(), took));
+    /// A look has ended that took so long; `led`, if by a replica that led.
+    pub(super) fn looked(&mut self, took: Duration, led: bool) {
+        self.last = Some((Instant::now(), took, led));
     }
 
-    /// How long to wait with the next one, so that looks take one in `share` parts of the time.
-    pub(super) fn pause(&self, share: u32) -> Option<Duration> {
-        let (ended, took) = self.last?;
+    /// How long to wait with the next one, so that looks take one in `share` parts of the time. A replica that has begun to
+    /// lead does not pay for what it looked at before: the fleet has waited for it already.
+    pub(super) fn pause(&self, share: u32, leads: bool) -> Option<Duration> {
+        let (ended, took, _) = self.last.filter(|(_, _, led)| *led == leads)?;
         let pause = took * (share - 1);
         pause.checked_sub(ended.elapsed()).filter(|rest| !rest.is_zero())
     }
@@ -88,6 +89,20 @@ impl Memories {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_look_is_followed_by_a_pause_but_not_when_it_was_made_before_leading() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.pause(5, true), None);
+        pace.looked(Duration::from_hours(1), false);
+        assert!(
+            pace.pause(5, false)
+                .is_some_and(|pause| pause > Duration::from_hours(3))
+        );
+        assert_eq!(pace.pause(5, true), None);
+        pace.looked(Duration::from_hours(1), true);
+        assert!(pace.pause(5, true).is_some());
+    }
 
     #[test]
     fn experiments_that_are_gone_are_forgotten_and_others_are_not() {

@@ -54,7 +54,8 @@ pub(super) async fn steps(
     context: &Context,
 ) -> Result<Action, ReconcileError> {
     let uid = prepared.owner.uid.as_str();
-    if let Some(pause) = context.memories.of(uid, |memory| memory.pace.pause(SHARE)) {
+    let leads = context.leadership.is_held();
+    if let Some(pause) = context.memories.of(uid, |memory| memory.pace.pause(SHARE, leads)) {
         return Ok(Action::requeue(pause));
     }
     let begin = Instant::now();
@@ -65,12 +66,14 @@ pub(super) async fn steps(
     if context.expectations.missing(uid, &seen) {
         return Ok(Action::requeue(SOON));
     }
-    if !context.leadership.is_held() {
+    if !leads {
         if let Ok(candidates) = candidates(prepared, context) {
             // What each node came to is found out by all replicas, so that one that takes over begins at once.
             let this = Neighbour::of(experiment);
             drop(looks(prepared, &this, &candidates, &by_node, (now, None), context));
-            context.memories.of(uid, |memory| memory.pace.looked(begin.elapsed()));
+            context
+                .memories
+                .of(uid, |memory| memory.pace.looked(begin.elapsed(), leads));
         }
         return Ok(Action::await_change());
     }
@@ -195,7 +198,7 @@ async fn carry_out(
     let applied = apply(&decided.decision, prepared, &touched, context).await;
     context.memories.of(uid, |memory| {
         remember(memory, applied.as_ref().err());
-        memory.pace.looked(took);
+        memory.pace.looked(took, true);
         if let (Ok(()), Some(Change::Grant { runners })) = (&applied, decided.decision.changes.first()) {
             memory.granted = runners.iter().cloned().collect::<BTreeSet<_>>();
         }
@@ -300,7 +303,7 @@ fn over_budget(prepared: &Prepared, by_node: &BTreeMap<String, OfNode>, context:
         under_way += u32::from(observed.incarnations().iter().any(|one| !one.closed()));
         account = account.and(Account::of(&observed.records()));
     }
-    account.over_budget(&prepared.spec, under_way.max(1))
+    account.over_budget(&prepared.spec, under_way.max(1) * prepared.spec.processes.count)
 }
 
 /// The nodes that match, or why they cannot be read.
@@ -318,7 +321,14 @@ fn candidates(prepared: &Prepared, context: &Context) -> Result<Candidates, Caus
     }
     let nodes: Vec<Arc<Node>> = store.state();
     let placement = prepared.spec.placement.clone().unwrap_or_default();
-    let gpus = prepared.spec.processes.gpus_per_process;
+    let processes = &prepared.spec.processes;
+    // Which nodes have what a claim asks for only the scheduler knows.
+    let of_plugin = placement.resource_claims.is_empty();
+    let gpus = if of_plugin {
+        processes.gpus_per_process * processes.count
+    } else {
+        0
+    };
     Ok(nodes::candidates(nodes.iter().map(AsRef::as_ref), &placement, gpus))
 }
 
