@@ -1,19 +1,21 @@
 //! `lem run`: measure, report, and say how to go on.
 
+mod plan;
+
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, atomic::AtomicBool},
 };
 
 use anyhow::Context;
-use lem_crds::{EfficiencyExperiment, plan::Point};
+use lem_crds::EfficiencyExperiment;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{End, Output, color, print, report::render, report::write_all, width, yaml};
 use crate::{
-    experiment::{self, Record, summary::Summary},
+    experiment::{Record, summary::Summary},
     local::{manifest, run as local},
-    report::{self, number::counted},
+    report,
 };
 
 /// Options of `lem run`.
@@ -28,7 +30,7 @@ pub(super) struct Arguments {
     /// Folder that holds one folder of results per experiment.
     #[arg(long, value_name = "DIR", default_value = "results")]
     out: PathBuf,
-    /// What to print at the end.
+    /// What to print at the end, or of the plan.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
     /// Show the plan and what it will cost, and run nothing.
@@ -57,7 +59,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     }
     if arguments.dry_run {
         for experiment in &experiments {
-            print(&plan(experiment)?)?;
+            print(&plan::show(experiment, arguments.output)?)?;
         }
         return Ok(End::Valid);
     }
@@ -119,72 +121,4 @@ pub(super) fn show(
         })
     })?;
     print(&text)
-}
-
-fn plan(experiment: &EfficiencyExperiment) -> anyhow::Result<String> {
-    let spec = &experiment.spec;
-    let points = experiment::plan(spec)?;
-    let order = experiment::order_trials(&points, spec.protocol.cycles, &spec.protocol.order);
-    let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
-    let work = experiment::work(spec, &points, cohorts.len());
-    let mut lines = vec![format!(
-        "{}: {} × {} = {}, {} in {}, model loaded {}",
-        experiment.metadata.name.as_deref().unwrap_or_default(),
-        counted(work.points, "point", "points"),
-        counted(spec.protocol.cycles as usize, "cycle", "cycles"),
-        counted(work.trials, "trial", "trials"),
-        counted(work.windows, "window", "windows"),
-        counted(spec.processes.count as usize, "process", "processes"),
-        if work.loads == 1 {
-            "once".to_owned()
-        } else {
-            format!("{} times", work.loads)
-        }
-    )];
-    let point = |point: &Point| {
-        format!(
-            "  {:>3}  {}  plan {:.12}",
-            point.index,
-            point.label(),
-            point.plan_sha256
-        )
-    };
-    lines.extend(points.iter().map(point));
-    lines.push(format!(
-        "each process: {} measured tokens, at least {} requests with warm-up; baselines and cool-downs {:.1} min",
-        work.tokens_per_process,
-        work.requests_per_process,
-        work.fixed_seconds / 60.0
-    ));
-    lines.push(match model_bytes(spec) {
-        Some(bytes) => {
-            let tokens = work.decoded_tokens_per_process * u64::from(spec.processes.count);
-            let decode = tokens as f64 * bytes as f64 / ASSUMED_BYTES_PER_SECOND;
-            let minutes = (work.fixed_seconds + decode) / 60.0;
-            format!("about {minutes:.0} min on a small CPU (weights read at 4 GB/s by all processes together); a GPU is far faster")
-        }
-        None => "the time in windows depends on the model's size, which is not known before it is loaded".to_owned(),
-    });
-    Ok(lines.join("\n") + "\n")
-}
-
-/// Weight bytes per second that the engines of a two-core machine stream in decode together; for the forecast only.
-const ASSUMED_BYTES_PER_SECOND: f64 = 4e9;
-
-fn model_bytes(spec: &lem_crds::EfficiencyExperimentSpec) -> Option<u64> {
-    let lem_crds::experiment::ModelSource::Directory(directory) = &spec.model.source else {
-        return None;
-    };
-    let path = Path::new(&directory.path);
-    if path.is_file() {
-        return path.metadata().ok().map(|metadata| metadata.len());
-    }
-    let files = path.read_dir().ok()?.filter_map(Result::ok).map(|entry| entry.path());
-    let weights = files.filter(|file| file.extension().is_some_and(|e| e == "safetensors" || e == "gguf"));
-    Some(
-        weights
-            .filter_map(|file| file.metadata().ok())
-            .map(|metadata| metadata.len())
-            .sum(),
-    )
 }

@@ -102,6 +102,34 @@ fn every_example_is_valid_and_its_plan_can_be_shown() {
 }
 
 #[test]
+fn a_plan_can_be_read_by_a_machine() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart.yaml");
+    let show = |output: &str| {
+        let output = Command::new(binaries().join("lem"))
+            .args([
+                "run",
+                "--dry-run",
+                "--output",
+                output,
+                "--set",
+                "protocol.cycles=3",
+                example,
+            ])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        output.stdout
+    };
+    let json: serde_json::Value = serde_json::from_slice(&show("json")).unwrap();
+    let points = json["points"].as_array().unwrap();
+    assert_eq!(json["plan"]["points"], points.len());
+    assert_eq!(json["plan"]["trials"], 3 * points.len());
+    assert_eq!(points[0]["planSha256"].as_str().unwrap().len(), 64);
+    let yaml: serde_json::Value = serde_yaml::from_slice(&show("yaml")).unwrap();
+    assert_eq!(yaml, json);
+}
+
+#[test]
 fn every_experiment_for_a_cluster_is_valid() {
     let examples = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster");
     let files = fs::read_dir(examples).unwrap().map(|entry| entry.unwrap().path());
