@@ -8,7 +8,10 @@ use std::{
 };
 
 use kube::ResourceExt;
-use lem_crds::{EfficiencyExperiment, Runner};
+use lem_crds::{
+    EfficiencyExperiment, Runner, plan,
+    status::{FleetClass, OutlierNode, OutlierRule},
+};
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::{
@@ -25,7 +28,8 @@ use crate::{
 #[derive(Debug, Clone, PartialEq)]
 struct Found {
     labels: Labels,
-    /// Name of the node and its joules per token.
+    count: u32,
+    /// Names of the nodes and their joules per token; of a large fleet those that are farthest from the others.
     outliers: Vec<(String, f64)>,
 }
 
@@ -55,9 +59,9 @@ impl Outliers {
         let all = || found.iter().flat_map(|found| found.iter());
         let description = Description::new(
             "point_node_outliers",
-            "Nodes whose joules per token leave median ± 3.5 × MAD of their class, of at least 5 nodes",
+            "Nodes that leave the others of their class in joules per token; of fewer than 5 nodes also in watts",
         );
-        let counts = all().map(|found| (found.labels.clone(), found.outliers.len() as f64));
+        let counts = all().map(|found| (found.labels.clone(), f64::from(found.count)));
         gauges(encoder, &description, counts)?;
         let description = Description::new(
             "node_outlier_joules_per_token",
@@ -94,6 +98,13 @@ impl Outliers {
 }
 
 fn find(experiment: &EfficiencyExperiment, runners: &[&Runner]) -> Vec<Found> {
+    if let Some(fleet) = experiment.status.as_ref().and_then(|status| status.fleet.as_ref()) {
+        return fleet
+            .classes
+            .iter()
+            .filter_map(|class| of_class(experiment, class))
+            .collect();
+    }
     let (name, namespace) = (experiment.name_any(), experiment.namespace());
     let ours = runners
         .iter()
@@ -123,11 +134,23 @@ fn find(experiment: &EfficiencyExperiment, runners: &[&Runner]) -> Vec<Found> {
         for (class, _) in classes.into_iter().filter(|(_, nodes)| *nodes >= MINIMUM_FLEET) {
             let figure = |member: &FleetMember| (member.node.clone(), member.joules_per_token);
             let of_class = outliers.iter().filter(|outlier| outlier.member.node_class == class);
+            let outliers: Vec<_> = of_class.map(|outlier| figure(outlier.member)).collect();
             found.push(Found {
                 labels: point::labels(experiment, &planned.label(), class),
-                outliers: of_class.map(|outlier| figure(outlier.member)).collect(),
+                count: outliers.len() as u32,
+                outliers,
             });
         }
     }
     found
+}
+
+/// What the status of a fleet says already; nothing of a class whose nodes could not be compared.
+fn of_class(experiment: &EfficiencyExperiment, class: &FleetClass) -> Option<Found> {
+    let figure = |one: &OutlierNode| Some((one.figure.node.clone(), one.figure.joules_per_token?));
+    (class.outlier_rule != OutlierRule::None).then(|| Found {
+        labels: point::labels(experiment, &plan::label(&class.values), &class.node_class),
+        count: class.outliers,
+        outliers: class.outlier_nodes.iter().filter_map(figure).collect(),
+    })
 }
