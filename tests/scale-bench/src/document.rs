@@ -33,6 +33,7 @@ pub(crate) fn page(results: &[Outcome], limits: &Thresholds) -> String {
         |one| one.asked.kill_every_seconds.is_some(),
     );
     requests(&mut page, results);
+    tenfold(&mut page, results);
     let failings: Vec<String> = results
         .iter()
         .flat_map(|one| one.failings(limits))
@@ -149,4 +150,44 @@ fn requests(page: &mut String, results: &[Outcome]) {
     for (kind, bytes) in kinds {
         let _ = writeln!(page, "| {kind} | {:.1} |", bytes / 1024.0 / 1024.0);
     }
+}
+
+/// etcd's quota where nobody has set another, in MiB.
+const STORE_QUOTA: f64 = 2048.0;
+
+/// What the two largest fleets say of one ten times as large.
+fn tenfold(page: &mut String, results: &[Outcome]) {
+    let mut calm: Vec<&Outcome> = results
+        .iter()
+        .filter(|one| one.asked.kill_every_seconds.is_none())
+        .collect();
+    calm.sort_by_key(|one| one.asked.nodes);
+    let [.., smaller, largest] = calm.as_slice() else {
+        return;
+    };
+    let nodes = |one: &Outcome| f64::from(one.asked.nodes);
+    let then = 10.0 * nodes(largest);
+    let line = |figure: &dyn Fn(&Outcome) -> f64| {
+        let slope = (figure(largest) - figure(smaller)) / (nodes(largest) - nodes(smaller));
+        figure(largest) + slope * (then - nodes(largest))
+    };
+    let store = line(&|one| one.store_bytes / 1024.0 / 1024.0);
+    let quota = if store > STORE_QUOTA { "above" } else { "below" };
+    let _ = write!(
+        page,
+        "\n## What limits ten times as many\n\n\
+         On straight lines through the two largest fleets, {then:.0} nodes that are measured {} at a time would take:\n\n\
+         - {store:.0} MiB in the store, which keeps every version of an object until it is compacted (every 5 minutes by default): {quota}\n  \
+           its default quota of {STORE_QUOTA:.0} MiB. Each report writes a whole record, and with the managed fields of its writers.\n\
+         - {:.0} MiB in the replica that leads: its caches and what each node came to.\n\
+         - {:.0} s of processor time in the operator, and as many writes as {:.0} processes make; the API server, etcd and the\n  \
+           controllers of Jobs take several times as much, and share this machine's processors with it.\n\
+         - one Role that names all mailboxes. It grows with the fleet and is written again when a node joins or a process is begun anew.\n\n\
+         So the store is the first limit. Measure such a fleet by halves (`nodeSelector`), or fewer nodes at a time: the rate of writes goes\n\
+         with `maxConcurrentNodes`.\n",
+        largest.asked.concurrent,
+        line(&|one| one.operator_peak_resident_mebibytes),
+        line(&|one| one.operator_cpu_seconds),
+        line(&|one| f64::from(one.processes)),
+    );
 }
