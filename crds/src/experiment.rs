@@ -21,7 +21,8 @@ pub use self::{
     },
     objective::{Budget, Objective},
     placement::{
-        EnvironmentVariable, ImagePullPolicy, Placement, PlacementStrategy, RunnerResources, RunnerTemplate, TimeToLive,
+        EnvironmentVariable, ImagePullPolicy, Placement, PlacementStrategy, ProcessResourceClaim, RunnerResources,
+        RunnerTemplate, TimeToLive,
     },
     pod_patch::PodPatch,
     protocol::{
@@ -70,9 +71,12 @@ use crate::status::EfficiencyExperimentStatus;
     validation = Rule::new("!(has(self.engine.candle) && self.engine.candle.device == 'Cuda' && self.processes.gpusPerProcess == 0)")
         .message("a process on device Cuda needs a GPU: set processes.gpusPerProcess to 1 or more, or engine.candle.device to Cpu")
         .field_path(".processes.gpusPerProcess"),
-    validation = Rule::new("!has(self.placement) || self.placement.strategy != 'EachNode' || self.processes.count == 1")
-        .message("placement.strategy EachNode measures one process on every node: leave processes.count at 1")
+    validation = Rule::new("!has(self.placement) || self.placement.strategy != 'EachNode' || self.processes.count == 1 || self.processes.gpusPerProcess > 0")
+        .message("processes without GPUs share the counters of their node: leave processes.count at 1 with placement.strategy EachNode, or set processes.gpusPerProcess")
         .field_path(".processes.count"),
+    validation = Rule::new("!has(self.placement) || !has(self.placement.resourceClaims) || size(self.placement.resourceClaims) == 0 || self.processes.gpusPerProcess > 0")
+        .message("resourceClaims bring the GPUs of the processes: say how many in processes.gpusPerProcess; for claims of anything else use runner.podPatch")
+        .field_path(".placement.resourceClaims"),
     validation = Rule::new("!has(self.engine.candle) || !has(self.engine.candle.batching.static) || !has(self.workload.arrival.closedLoop) || self.engine.candle.batching.static.batchSize == 1 || self.engine.candle.batching.static.batchSize <= self.workload.arrival.closedLoop.concurrency")
         .message("with fewer requests at once than engine.candle.batching.static.batchSize its batches are never full: raise the concurrency, or lower the batch size")
         .field_path(".workload.arrival.closedLoop.concurrency"),

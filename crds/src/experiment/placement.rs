@@ -49,6 +49,12 @@ pub struct Placement {
     #[schemars(length(max = 253))]
     #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
     pub runtime_class_name: Option<String>,
+    /// Claims that bring each process its GPUs, by dynamic resource allocation, in place of the resource `nvidia.com/gpu`. Together
+    /// they must bring `processes.gpusPerProcess`. With strategy `EachNode`, `nodeSelector` says which nodes have what they ask for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8))]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    pub resource_claims: Vec<ProcessResourceClaim>,
     /// Local queue of Kueue in which each Job waits until it is admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -79,6 +85,7 @@ impl Default for Placement {
             node_selector: BTreeMap::new(),
             tolerations: Vec::new(),
             runtime_class_name: None,
+            resource_claims: Vec::new(),
             queue_name: None,
             schedule_deadline: schedule_deadline(),
         }
@@ -89,6 +96,20 @@ const fn schedule_deadline() -> Duration {
     Duration::from_secs(3600)
 }
 
+/// A claim of each process's own, made from a template and gone with its pod.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ProcessResourceClaim {
+    /// Its name in the pod.
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
+    pub name: String,
+    /// `ResourceClaimTemplate` in the experiment's namespace.
+    #[schemars(length(max = 253))]
+    #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
+    pub resource_claim_template_name: String,
+}
+
 /// How processes are spread over nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub enum PlacementStrategy {
@@ -96,8 +117,8 @@ pub enum PlacementStrategy {
     /// another experiment measures.
     #[default]
     Any,
-    /// One process on every node that matches, each measured by itself, so that nodes can be compared with each other.
-    /// The processes do not wait for one another; the operator must be allowed to read nodes.
+    /// `processes.count` processes on every node that matches, each node measured by itself, so that nodes can be compared
+    /// with each other. Nodes do not wait for one another; the operator must be allowed to read nodes.
     EachNode,
 }
 

@@ -196,7 +196,10 @@ fn the_committed_definitions_are_the_generated_ones() {
 #[test]
 fn both_definitions_stay_under_the_limit_of_client_side_apply() {
     for (name, yaml) in crate::custom_resource_definitions().unwrap() {
-        assert!(yaml.len() < 256 * 1024, "{name} has {} bytes", yaml.len());
+        // kubectl keeps what was applied as JSON in an annotation, and all annotations may have 256 KiB.
+        let definition: serde_json::Value = serde_yaml::from_str(&yaml).unwrap();
+        let applied = definition.to_string().len();
+        assert!(applied < 200 * 1024, "{name} has {applied} bytes");
     }
 }
 

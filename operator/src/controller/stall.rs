@@ -78,6 +78,14 @@ fn unplaced(words: &str) -> Cause {
             ),
         );
     }
+    if words.contains("resourceclaim") || words.contains("allocate all claims") {
+        return Cause::new(
+            "ClaimNotAllocated",
+            format!(
+                "no node has the devices that the claims ask for ({words}): check the ResourceClaimTemplates that spec.placement.resourceClaims names, their DeviceClasses, and `kubectl get resourceslices`"
+            ),
+        );
+    }
     // The scheduler looks at resources before it looks at neighbours, and does not say who has the slot.
     if words.contains(MEASUREMENT_SLOT) {
         return Cause::new(
@@ -174,6 +182,18 @@ mod tests {
         let cause = obstacle(&pod(&status)).unwrap();
         assert_eq!(cause.reason, "GpuMissing");
         assert!(cause.message.contains(words) && cause.message.contains("processes.gpusPerProcess"));
+    }
+
+    #[test]
+    fn claims_that_get_no_device_are_told_from_volumes() {
+        for words in [
+            "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption: 0/3 nodes are available",
+            "waiting for resource claim controller: resourceclaim \"x\" not found",
+        ] {
+            let cause = unplaced(words);
+            assert_eq!(cause.reason, "ClaimNotAllocated", "{words}");
+            assert!(cause.message.contains(words) && cause.message.contains("resourceslices"));
+        }
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Account {
 }
 
 /// The plan of an experiment whose `work` each of `processes` processes does, of which `finished` trials of `planned` have a
-/// result. A fleet's processes are its nodes.
+/// result. A fleet's processes are those of all its nodes.
 pub fn plan_status(
     spec: &EfficiencyExperimentSpec,
     work: &Work,

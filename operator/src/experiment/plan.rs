@@ -198,8 +198,8 @@ fn point(
         batching,
         warmup: resolved.protocol.warmup,
         cooldown: resolved.protocol.cooldown,
-        // Nodes that are measured by themselves wait for nobody.
-        barrier: if each_node {
+        // A process that is alone on its node waits for nobody.
+        barrier: if each_node && resolved.processes.count == 1 {
             Barrier::None
         } else {
             resolved.protocol.barrier

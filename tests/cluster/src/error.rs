@@ -119,6 +119,9 @@ pub enum Error {
     /// The device plugin's server.
     #[error("the device plugin cannot serve")]
     DevicePlugin(#[source] lem_device_plugin::ServeError),
+    /// The server of the driver of dynamic resources.
+    #[error("the driver of dynamic resources cannot serve")]
+    DynamicResources(#[source] tonic::transport::Error),
 }
 
 impl Error {

@@ -57,5 +57,5 @@ pub use cluster::{Cluster, KUBECONFIG_VARIABLE, Options};
 pub use error::{Error, with_causes};
 pub use failures::FailureGuard;
 pub use image::{Image, ImageSize, USER};
-pub use node::NodeOptions;
+pub use node::{NodeOptions, dynamic_resources::DRIVER as RESOURCE_DRIVER};
 pub use process::Part;

@@ -6,6 +6,7 @@
 
 mod configuration;
 pub(crate) mod device_plugin;
+pub(crate) mod dynamic_resources;
 pub(crate) mod init;
 mod labels;
 
@@ -169,17 +170,19 @@ impl Node<'_> {
         };
         match part {
             Part::Containerd(_) => command.arg(argument("config", configuration::CONTAINERD)),
-            Part::Kubelet(_) => {
-                let kubeconfig = self.folder.keys().join(format!("{}.kubeconfig", self.options.name));
-                command
-                    .arg(argument("config", configuration::KUBELET))
-                    .arg(format!("--kubeconfig={}", kubeconfig.display()))
-                    .arg(format!("--hostname-override={}", self.options.name))
-                    .arg(format!("--node-ip={}", node_address(self.index)))
-                    .arg(format!("--node-labels={}", labels::of(self.options)))
-            }
+            Part::Kubelet(_) => command
+                .arg(argument("config", configuration::KUBELET))
+                .arg(format!("--kubeconfig={}", self.kubeconfig().display()))
+                .arg(format!("--hostname-override={}", self.options.name))
+                .arg(format!("--node-ip={}", node_address(self.index)))
+                .arg(format!("--node-labels={}", labels::of(self.options))),
             Part::KubeProxy(_) => command.arg(argument("config", configuration::KUBE_PROXY)),
-            _ => command.arg("device-plugin").arg("--folder").arg(&folder),
+            _ => command
+                .args(["device-plugin", "--name", &self.options.name])
+                .arg("--folder")
+                .arg(&folder)
+                .arg("--kubeconfig")
+                .arg(self.kubeconfig()),
         };
         let Part::Containerd(_) = part else {
             return self.parts.spawn(part.clone(), &mut command).map(drop);
@@ -198,6 +201,11 @@ impl Node<'_> {
     /// Hands an image archive to the node's containerd.
     pub(crate) fn import(&self, archive: &Path) -> Result<(), Error> {
         import(&self.folder.node(&self.options.name), self.binaries, archive)
+    }
+
+    /// The kubelet's own.
+    fn kubeconfig(&self) -> PathBuf {
+        self.folder.keys().join(format!("{}.kubeconfig", self.options.name))
     }
 
     /// A program in the node's namespaces.

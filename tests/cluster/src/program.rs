@@ -106,7 +106,11 @@ enum Action {
     #[command(hide = true)]
     DevicePlugin {
         #[arg(long)]
+        name: String,
+        #[arg(long)]
         folder: PathBuf,
+        #[arg(long)]
+        kubeconfig: PathBuf,
     },
 }
 
@@ -145,9 +149,13 @@ fn run(action: Action) -> Result<(), Error> {
             port_file,
         } => forward::serve(&namespace, &to, &port_file)?,
         Action::NodeInit { name, folder } => node::init::run(&name, &folder)?,
-        Action::DevicePlugin { folder } => {
+        Action::DevicePlugin {
+            name,
+            folder,
+            kubeconfig,
+        } => {
             tracing_subscriber::fmt().with_writer(std::io::stderr).init();
-            block_on(node::device_plugin::run(&folder))??;
+            block_on(node::device_plugin::run(&name, &folder, &kubeconfig))??;
         }
     }
     Ok(())

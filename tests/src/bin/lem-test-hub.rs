@@ -5,10 +5,11 @@
 use std::{
     env,
     fs::File,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     path::Path,
     thread,
+    time::Duration,
 };
 
 use anyhow::Context;
@@ -23,6 +24,8 @@ struct Hub {
     token: String,
     /// The repository's files.
     folder: String,
+    /// What each client gets at most, as over a slow line.
+    bytes_per_second: Option<usize>,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -32,6 +35,10 @@ fn main() -> anyhow::Result<()> {
         revision: variable("HUB_REVISION")?,
         token: variable("HUB_TOKEN")?,
         folder: variable("HUB_FOLDER")?,
+        bytes_per_second: match env::var("HUB_BYTES_PER_SECOND") {
+            Ok(text) => Some(text.parse().context("HUB_BYTES_PER_SECOND")?),
+            Err(_) => None,
+        },
     }));
     let listener = TcpListener::bind(variable("HUB_ADDRESS")?)?;
     for stream in listener.incoming() {
@@ -89,9 +96,25 @@ fn answer(mut stream: TcpStream, hub: &Hub) -> io::Result<()> {
         "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nETag: \"{name}\"\r\nX-Repo-Commit: {commit}\r\nConnection: close\r\n\r\n"
     )?;
     if method == "GET" {
-        io::copy(&mut file, &mut stream)?;
+        match hub.bytes_per_second {
+            None => io::copy(&mut file, &mut stream).map(drop)?,
+            Some(rate) => trickle(&mut file, &mut stream, rate)?,
+        }
     }
     stream.flush()
+}
+
+/// Ten times a second a tenth of the rate.
+fn trickle(file: &mut File, stream: &mut TcpStream, bytes_per_second: usize) -> io::Result<()> {
+    let mut piece = vec![0; (bytes_per_second / 10).max(1)];
+    loop {
+        let count = file.read(&mut piece)?;
+        if count == 0 {
+            return Ok(());
+        }
+        stream.write_all(&piece[..count])?;
+        thread::sleep(Duration::from_millis(100));
+    }
 }
 
 fn refuse(stream: &mut TcpStream, status: &str, code: &str) -> io::Result<()> {

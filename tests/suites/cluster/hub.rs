@@ -22,6 +22,11 @@ static LOADED: OnceCell<()> = OnceCell::const_new();
 
 /// Starts the hub and gives the address of its pod.
 pub(crate) async fn start(world: &World) -> String {
+    start_with(world, &[]).await
+}
+
+/// The same with other variables of its environment.
+pub(crate) async fn start_with(world: &World, other: &[(&str, String)]) -> String {
     model::load_image(world).await;
     LOADED
         .get_or_init(|| async {
@@ -32,6 +37,14 @@ pub(crate) async fn start(world: &World) -> String {
         })
         .await;
     let variable = |name: &str, value: &str| json!({"name": name, "value": value});
+    let mut environment = vec![
+        variable("HUB_ADDRESS", &format!("0.0.0.0:{PORT}")),
+        variable("HUB_REPOSITORY", model::NAME),
+        variable("HUB_REVISION", REVISION),
+        variable("HUB_TOKEN", TOKEN),
+        variable("HUB_FOLDER", "/models"),
+    ];
+    environment.extend(other.iter().map(|(name, value)| variable(name, value)));
     let pod = json!({
         "metadata": {"name": "hub"},
         "spec": {
@@ -43,13 +56,7 @@ pub(crate) async fn start(world: &World) -> String {
             "containers": [{
                 "name": "hub",
                 "image": IMAGE,
-                "env": [
-                    variable("HUB_ADDRESS", &format!("0.0.0.0:{PORT}")),
-                    variable("HUB_REPOSITORY", model::NAME),
-                    variable("HUB_REVISION", REVISION),
-                    variable("HUB_TOKEN", TOKEN),
-                    variable("HUB_FOLDER", "/models"),
-                ],
+                "env": environment,
                 "volumeMounts": [{"name": "models", "mountPath": "/models", "readOnly": true}],
                 "readinessProbe": {"tcpSocket": {"port": PORT}, "periodSeconds": 1},
                 "securityContext": {

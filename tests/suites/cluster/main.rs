@@ -10,9 +10,12 @@
 )]
 
 mod agent;
+mod budget;
+mod claims;
 mod complete;
 mod cost;
 mod deletion;
+mod duty;
 mod energy;
 mod experiment;
 mod fleet;

@@ -77,7 +77,7 @@ fn every_window_once(name: &str, runners: &[Runner], asked: Asked) {
     for runner in runners {
         for window in windows(runner) {
             count += 1;
-            let fresh = found.insert((runner.spec.process, window.trial.clone()));
+            let fresh = found.insert((runner.spec.node.clone(), runner.spec.process, window.trial.clone()));
             assert!(fresh, "{name}: measured twice: {:?}", window.trial);
         }
     }

@@ -17,6 +17,7 @@ mod control_plane;
 #[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]
 mod experiment;
 mod fault;
+mod fleet;
 mod injection;
 mod installed;
 mod invariants;

@@ -7,8 +7,8 @@ use k8s_openapi::{
     api::core::v1::{
         Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference, NodeAffinity,
         NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
-        PodSecurityContext, PodSpec, ResourceRequirements, SeccompProfile, SecretKeySelector, SecurityContext,
-        Toleration, TopologySpreadConstraint,
+        PodResourceClaim, PodSecurityContext, PodSpec, ResourceClaim, ResourceRequirements, SeccompProfile,
+        SecretKeySelector, SecurityContext, Toleration, TopologySpreadConstraint,
     },
     apimachinery::pkg::{
         api::resource::Quantity,
@@ -17,7 +17,7 @@ use k8s_openapi::{
 };
 use lem_crds::{
     agent::{ENERGY_METER, MEASUREMENT_SLOT},
-    experiment::{CpuEnergy, ImagePullPolicy, ModelSource, RunnerTemplate},
+    experiment::{CpuEnergy, ImagePullPolicy, ModelSource, ProcessResourceClaim, RunnerTemplate},
     quantity::Amount,
     runner::CONTAINER,
 };
@@ -57,6 +57,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
         runtime_class_name: placement.runtime_class_name,
         node_selector: (!placement.node_selector.is_empty()).then_some(placement.node_selector),
         tolerations: Some(tolerations(placement.tolerations.into_iter().map(Into::into).collect())),
+        resource_claims: non_empty(placement.resource_claims.into_iter().map(of_template).collect()),
         affinity: Some(affinity(plan)),
         topology_spread_constraints: plan.node.is_none().then(|| vec![over_nodes(plan)]),
         security_context: Some(PodSecurityContext {
@@ -77,6 +78,14 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
     // As server-side apply merges. What the operator relies on cannot be in the patch.
     pod.merge_from(plan.pod_patch.clone());
     pod
+}
+
+fn of_template(claim: ProcessResourceClaim) -> PodResourceClaim {
+    PodResourceClaim {
+        name: claim.name,
+        resource_claim_template_name: Some(claim.resource_claim_template_name),
+        ..PodResourceClaim::default()
+    }
 }
 
 fn container(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Container {
@@ -179,7 +188,15 @@ fn resources(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> ResourceRequir
     let requests = quantities(given.requests);
     let mut limits = quantities(given.limits);
     let gpus = plan.load.gpus_per_process;
-    if gpus > 0 {
+    let placement = plan.spec.placement.iter();
+    let claims: Vec<ResourceClaim> = placement
+        .flat_map(|placement| &placement.resource_claims)
+        .map(|claim| ResourceClaim {
+            name: claim.name.clone(),
+            request: None,
+        })
+        .collect();
+    if gpus > 0 && claims.is_empty() {
         limits.insert(GPU.to_owned(), Quantity(gpus.to_string()));
     }
     if let Some(resource) = of_node_agent(plan) {
@@ -188,7 +205,7 @@ fn resources(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> ResourceRequir
     ResourceRequirements {
         requests: (!requests.is_empty()).then_some(requests),
         limits: (!limits.is_empty()).then_some(limits),
-        ..ResourceRequirements::default()
+        claims: non_empty(claims),
     }
 }
 

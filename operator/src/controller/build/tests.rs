@@ -174,6 +174,19 @@ fn placement_and_container_follow_the_spec() {
 }
 
 #[test]
+fn claims_take_the_place_of_the_device_plugins_resource() {
+    let pod = pod(&json!({
+        "processes": {"gpusPerProcess": 2},
+        "placement": {"resourceClaims": [{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}]},
+    }));
+    assert_eq!(
+        pod["resourceClaims"],
+        json!([{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}])
+    );
+    assert_eq!(pod["containers"][0]["resources"], json!({"claims": [{"name": "gpus"}]}));
+}
+
+#[test]
 fn a_process_without_gpus_asks_for_none() {
     let pod = pod(&json!({"processes": {"gpusPerProcess": 0}}));
     assert_eq!(

@@ -143,6 +143,11 @@ fn patience(fleet: &Fleet<'_>, placement: &lem_crds::experiment::Placement) -> T
 /// are still to come are granted with it: one write for a whole fleet.
 fn grant(fleet: &Fleet<'_>, changes: &[Change]) -> Option<Change> {
     let owner = &fleet.prepared.owner;
+    let processes = 0..fleet.prepared.spec.processes.count;
+    let of_set = |cohort: &str, node: &str, incarnation: u32| {
+        let name = node_cohort_name(owner, cohort, node, incarnation);
+        processes.clone().map(move |process| runner_name(&name, process))
+    };
     let created: BTreeSet<String> = changes
         .iter()
         .filter_map(|change| match change {
@@ -151,16 +156,17 @@ fn grant(fleet: &Fleet<'_>, changes: &[Change]) -> Option<Change> {
                 incarnation,
                 node: Some(node),
                 ..
-            } => Some(runner_name(&node_cohort_name(owner, cohort, node, *incarnation), 0)),
+            } => Some(of_set(cohort, node, *incarnation)),
             _ => None,
         })
+        .flatten()
         .collect();
     if created.is_subset(fleet.granted) {
         return None;
     }
     let first_of_each = fleet.outlooks.iter().flat_map(|one| {
         let cohorts = fleet.prepared.cohorts.iter();
-        cohorts.map(|cohort| runner_name(&node_cohort_name(owner, &cohort.key, &one.node, 0), 0))
+        cohorts.flat_map(|cohort| of_set(&cohort.key, &one.node, 0))
     });
     let there = fleet.outlooks.iter().flat_map(|one| one.runners.iter().cloned());
     let runners: BTreeSet<String> = first_of_each.chain(there).chain(created).collect();
@@ -178,7 +184,7 @@ fn stall(fleet: &Fleet<'_>, nodes: FleetNodes) -> Option<Cause> {
         return Some(Cause::new(
             "NoNodes",
             format!(
-                "no node has the labels of spec.placement.nodeSelector and the GPUs of spec.processes.gpusPerProcess{}",
+                "no node has the labels of spec.placement.nodeSelector and the GPUs that spec.processes asks for{}",
                 taint.unwrap_or_default()
             ),
         ));

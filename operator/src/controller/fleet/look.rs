@@ -111,7 +111,7 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
         records: &records,
         failures: &failures,
         this: seen.this,
-        // A set of one process holds a node or waits for one, never both.
+        // The set is on one node: its first pod there keeps all other experiments off it.
         neighbours: &[],
         over_budget: seen.over_budget,
         now: seen.now,

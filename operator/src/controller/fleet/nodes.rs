@@ -32,11 +32,11 @@ pub struct Candidates {
     pub taint: Option<String>,
 }
 
-/// The nodes that match: their labels, their GPUs and their taints.
+/// The nodes that match: their labels, their GPUs (at least so many) and their taints.
 pub fn candidates<'a>(
     nodes: impl IntoIterator<Item = &'a Node>,
     placement: &Placement,
-    gpus_per_process: u32,
+    gpus_of_a_node: u32,
 ) -> Candidates {
     let mut found = Candidates::default();
     for node in nodes {
@@ -45,7 +45,7 @@ pub fn candidates<'a>(
             .node_selector
             .iter()
             .all(|(label, value)| labels.get(label) == Some(value));
-        if !selected || gpus(node) < gpus_per_process {
+        if !selected || gpus(node) < gpus_of_a_node {
             continue;
         }
         if let Some(taint) = untolerated(node, &placement.tolerations) {

@@ -91,7 +91,7 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
             &of_node,
             &account,
             counts,
-            decided.nodes.matching,
+            decided.nodes.matching * prepared.spec.processes.count,
         )),
         spent: (progress.finished > 0).then(|| account.spent(&prepared.spec)),
         headline: summary::headline(&points, chosen.as_ref()),

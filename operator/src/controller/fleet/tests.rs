@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
-use lem_crds::{EfficiencyExperiment, status::ExperimentPhase};
+use lem_crds::{EfficiencyExperiment, experiment::Barrier, status::ExperimentPhase};
 use serde_json::{Value, json};
 
 use super::{
@@ -24,9 +24,13 @@ use crate::{
 };
 
 fn experiment(placement: &Value) -> EfficiencyExperiment {
+    experiment_with(placement, &json!({"gpusPerProcess": 0}))
+}
+
+fn experiment_with(placement: &Value, processes: &Value) -> EfficiencyExperiment {
     let mut placement = placement.clone();
     placement["strategy"] = json!("EachNode");
-    let spec = fixtures::spec(&json!({"placement": placement, "processes": {"gpusPerProcess": 0}}));
+    let spec = fixtures::spec(&json!({"placement": placement, "processes": processes}));
     let mut experiment = EfficiencyExperiment::new("fleet", spec);
     experiment.metadata.namespace = Some("lab".to_owned());
     experiment.metadata.uid = Some("experiment-uid".to_owned());
@@ -224,6 +228,21 @@ fn rights_are_granted_once_for_all_nodes_and_again_only_for_a_new_mailbox() {
     let third = decided(&prepared, &joined, &granted, now());
     assert_eq!(begun(&third), ["aa"]);
     assert!(matches!(&third.decision.changes[0], Change::Grant { runners } if runners.len() == 3));
+}
+
+#[test]
+fn the_processes_of_a_node_begin_together_and_each_has_a_mailbox() {
+    let two = experiment_with(&json!({}), &json!({"count": 2, "gpusPerProcess": 1}));
+    let prepared = prepare(&two).unwrap();
+    assert_eq!(prepared.points[0].window.barrier, Barrier::Trial);
+    let outlooks = ["a", "b"].map(|name| first_look(&prepared, name, None));
+    let decision = decided(&prepared, &outlooks, &[], now());
+    let Change::Grant { runners } = &decision.decision.changes[0] else {
+        panic!("{:?}", decision.decision.changes);
+    };
+    assert_eq!(runners.len(), 4, "two on each node: {runners:?}");
+    let alone = prepare(&experiment(&json!({}))).unwrap();
+    assert_eq!(alone.points[0].window.barrier, Barrier::None);
 }
 
 #[test]

@@ -70,7 +70,7 @@ pub struct NodePoint {
 }
 
 impl NodeResult {
-    /// From everything that the node's processes have reported. `spec` has one process, whose index is 0.
+    /// From everything that the node's processes have reported.
     pub fn new(
         spec: &EfficiencyExperimentSpec,
         points: &[Point],

@@ -9,7 +9,7 @@ use crate::{
     cgroup,
     error::Error,
     network::{node_address, pod_network},
-    node::Node,
+    node::{Node, dynamic_resources},
 };
 
 pub(super) const CONTAINERD: &str = "containerd.toml";
@@ -75,6 +75,7 @@ disabled_plugins = [
 [plugins."io.containerd.cri.v1.runtime"]
   # A machine may lack CAP_SYS_RESOURCE: then a negative oom_score_adj is refused and no sandbox starts.
   restrict_oom_score_adj = true
+  cdi_spec_dirs = ["{devices}"]
   [plugins."io.containerd.cri.v1.runtime".cni]
     bin_dirs = ["{NETWORK_PLUGINS}"]
     conf_dir = "{network}"
@@ -85,6 +86,7 @@ disabled_plugins = [
       SystemdCgroup = false
 "#,
         root = folder.join("containerd").display(),
+        devices = folder.join(dynamic_resources::CDI).display(),
         network = folder.join("network").display(),
         runc = node.binaries.path("runc").display(),
     )

@@ -13,6 +13,7 @@ use std::{
 use lem_device_plugin::{ContainerResponse, DEFAULT_FOLDER, Device, Devices, Mount, Resource, serve};
 use lem_fake_nvml::{MACHINE_VARIABLE, Machine};
 
+use super::dynamic_resources;
 use crate::error::Error;
 
 /// Of the node's folder: the boards.
@@ -36,28 +37,32 @@ const RESOURCE: &str = "nvidia.com/gpu";
 /// Time between two looks at the kubelet's sockets and at the boards' health.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// Serves until it is killed, and registers again whenever the kubelet starts anew.
-pub(crate) async fn run(folder: &Path) -> Result<(), Error> {
+/// Serves until it is killed, and registers again whenever the kubelet starts anew. The boards can be had by claim too.
+pub(crate) async fn run(node: &str, folder: &Path, kubeconfig: &Path) -> Result<(), Error> {
     let path = folder.join(MACHINE);
     let text = fs::read(&path).map_err(Error::file("read", &path))?;
     let machine: Machine = serde_json::from_slice(&text).map_err(Error::data("the node's boards"))?;
-    let boards = Boards {
+    let boards = Arc::new(Boards {
         folder: folder.to_owned(),
         machine,
-    };
+    });
     let resource = Resource {
         name: RESOURCE.to_owned(),
         folder: PathBuf::from(DEFAULT_FOLDER),
         socket: OWN.to_owned(),
         look: LOOK,
     };
-    match serve(&resource, Arc::new(boards)).await {
-        Ok(never) => match never {},
-        Err(error) => Err(Error::DevicePlugin(error)),
+    tokio::select! {
+        ended = serve(&resource, Arc::clone(&boards)) => match ended {
+            Ok(never) => match never {},
+            Err(error) => Err(Error::DevicePlugin(error)),
+        },
+        ended = dynamic_resources::serve(node, folder, kubeconfig, Arc::clone(&boards)) => ended,
     }
 }
 
-struct Boards {
+/// The boards of a node.
+pub(super) struct Boards {
     folder: PathBuf,
     machine: Machine,
 }
@@ -72,6 +77,18 @@ impl Devices for Boards {
     }
 
     fn container(&self, uuids: &[String]) -> Result<ContainerResponse, String> {
+        self.container_of(uuids)
+    }
+}
+
+impl Boards {
+    /// Their UUIDs, in order of index.
+    pub(super) fn uuids(&self) -> impl Iterator<Item = &str> {
+        self.machine.devices.iter().map(|board| board.uuid.as_str())
+    }
+
+    /// What a container with these boards gets.
+    pub(super) fn container_of(&self, uuids: &[String]) -> Result<ContainerResponse, String> {
         let mut devices = self.machine.devices.clone();
         devices.retain(|board| uuids.contains(&board.uuid));
         let text = serde_json::to_vec_pretty(&Machine { devices }).map_err(|error| error.to_string())?;

@@ -13,7 +13,7 @@ use crate::error::Error;
 pub(super) const READY: &str = "ready";
 
 /// Folders of a node's folder.
-pub(super) const FOLDERS: [&str; 7] = [
+pub(super) const FOLDERS: [&str; 8] = [
     "kubelet",
     "pod-logs",
     "container-logs",
@@ -21,6 +21,7 @@ pub(super) const FOLDERS: [&str; 7] = [
     "network",
     "gpus/allocations",
     "gpus/unhealthy",
+    "cdi",
 ];
 
 /// Paths that are each node's own, with what is bound there. The rest of them is empty and in memory, so that no mount
