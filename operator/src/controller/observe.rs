@@ -254,15 +254,15 @@ pub(super) async fn namespace_ends(client: &Client, namespace: &str) -> Result<b
     }
 }
 
-/// The pod that has been on its node for longest without a container, and without a word in its status why. What keeps a
-/// kubelet from mounting a volume is in an event only.
+/// The pod that has been there for longest without a container, and without a word in its status why. What keeps a
+/// kubelet from mounting a volume, or the scheduler from looking at a pod whose claim is not there, is in an event only.
 fn unexplained(observed: &Observed) -> Option<PodView> {
     let incarnations = observed.incarnations();
     let pods = incarnations.iter().filter(|incarnation| !incarnation.closed());
     let pods = pods
         .flat_map(|incarnation| &incarnation.seats)
         .filter_map(|seat| seat.pod.as_ref());
-    let waiting = pods.filter(|pod| pod.placed && pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
+    let waiting = pods.filter(|pod| pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
     waiting.min_by_key(|pod| pod.created).cloned()
 }
 
@@ -271,9 +271,15 @@ async fn job_warning(client: &Client, namespace: &str, job: &str) -> Result<Opti
     last_warning(client, namespace, "Job", job, &["FailedCreate"]).await
 }
 
-/// The kubelet's last warning about what a pod must have before its container starts.
+/// The last warning about what a pod must have before its container starts.
 async fn pod_warning(client: &Client, namespace: &str, pod: &str) -> Result<Option<String>, kube::Error> {
-    let reasons = ["FailedMount", "FailedAttachVolume", "FailedCreatePodSandBox"];
+    let reasons = [
+        "FailedMount",
+        "FailedAttachVolume",
+        "FailedCreatePodSandBox",
+        "FailedPrepareDynamicResources",
+        "FailedResourceClaimCreation",
+    ];
     last_warning(client, namespace, "Pod", pod, &reasons).await
 }
 

@@ -132,8 +132,16 @@ pub(super) fn queued(job: &str) -> Cause {
     )
 }
 
-/// Why a pod on its node has no container, from the kubelet's own event.
+/// Why a pod has no container, from the kubelet's own event, or from that of the controller of claims.
 pub(super) fn not_started(words: &str) -> Cause {
+    if words.contains("PodResourceClaim") || words.contains("dynamic resources") {
+        return Cause::new(
+            "ClaimNotAllocated",
+            format!(
+                "the devices of a claim cannot be had ({words}): create the ResourceClaimTemplate that spec.placement.resourceClaims names, or look at the driver of the devices on the node"
+            ),
+        );
+    }
     if words.contains("not found") || words.contains("non-existent") {
         return Cause::new(
             "VolumeMissing",
@@ -226,6 +234,16 @@ mod tests {
         let missing = obstacle(&waiting("CreateContainerConfigError")).unwrap();
         assert_eq!(missing.reason, "ContainerConfiguration");
         assert_eq!(obstacle(&waiting("ContainerCreating")), None);
+    }
+
+    #[test]
+    fn a_template_that_is_absent_and_a_driver_that_is_gone_are_told_as_claims() {
+        for words in [
+            "PodResourceClaim gpu: resource claim template \"absent\": resourceclaimtemplate.resource.k8s.io \"absent\" not found",
+            "Failed to prepare dynamic resources: prepare dynamic resources: DRA driver gpu.nvidia.com is not registered",
+        ] {
+            assert_eq!(not_started(words).reason, "ClaimNotAllocated", "{words}");
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ use super::{
     fleet,
 };
 
+/// Objects of one answer while a cache is filled. A record may have 50 KB, and answers are held whole.
+const PAGE: u32 = 100;
+
 /// An experiment as the controller takes it: readable or not.
 pub type Guarded = DeserializeGuard<EfficiencyExperiment>;
 
@@ -48,7 +51,9 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
-    let ours = watcher::Config::default().labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"));
+    let ours = watcher::Config::default()
+        .labels(&format!("{MANAGED_BY_LABEL}={MANAGED_BY}"))
+        .page_size(PAGE);
     let events = watcher(api, ours)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())

@@ -4,6 +4,7 @@ use std::{
     env,
     ffi::OsStr,
     fs::{self, File},
+    os::unix::fs::symlink,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
@@ -13,7 +14,7 @@ use crate::{
     command,
     error::Error,
     image::Image,
-    pins::{self, Module, Pins},
+    pins::{self, Chart, Module, Pins},
 };
 
 /// Names the cache folder; default `~/.cache/lem/cluster`.
@@ -124,6 +125,9 @@ impl Binaries {
             let start = Instant::now();
             progress(&format!("  building {}", programs.join(", ")));
             build_module(go, module, &built)?;
+            if let Some(chart) = &module.chart {
+                copy_chart(go, module, chart, &built)?;
+            }
             progress(&format!("    done in {:.0} s", start.elapsed().as_secs_f64()));
         }
         for program in programs {
@@ -132,25 +136,43 @@ impl Binaries {
                 fs::hard_link(&from, &to).map_err(Error::file("link", from))?;
             }
         }
+        if let Some(chart) = &module.chart {
+            let (from, to) = (built.join(&chart.name), self.path(&chart.name));
+            if !to.exists() {
+                symlink(&from, &to).map_err(Error::file("link", from))?;
+            }
+        }
         Ok(())
     }
 
     fn build_pause(&self, go: &Go, pins: &Pins) -> Result<(), Error> {
-        // Where every program was built before, nothing has fetched its module.
-        let mut download = go.command(&pins.pause.folder, false);
-        command::run(download.args(["mod", "download", &pins.pause.module]))?;
-        let mut list = go.command(&pins.pause.folder, false);
-        let module = command::run(list.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", &pins.pause.module]))?;
+        let module = source(go, &pins.pause.folder, &pins.pause.module)?;
         let pause = self.path("pause");
         command::run(
             Command::new("gcc")
                 .args(["-Os", "-static", "-s", "-o"])
                 .arg(&pause)
-                .arg(Path::new(module.trim()).join(&pins.pause.source)),
+                .arg(module.join(&pins.pause.source)),
         )?;
         Image::new(PAUSE_IMAGE, &pause)?.write(&self.path("pause.tar"))?;
         Ok(())
     }
+}
+
+/// Where the source of a module is. Where every program was built before, nothing has fetched it.
+fn source(go: &Go, folder: &str, module: &str) -> Result<PathBuf, Error> {
+    command::run(go.command(folder, false).args(["mod", "download", module]))?;
+    let mut list = go.command(folder, false);
+    let found = command::run(list.args(["list", "-mod=readonly", "-m", "-f", "{{.Dir}}", module]))?;
+    Ok(found.trim().into())
+}
+
+/// Keeps a module's chart beside its programs.
+fn copy_chart(go: &Go, module: &Module, chart: &Chart, folder: &Path) -> Result<(), Error> {
+    let from = source(go, &module.folder, &chart.module)?.join(&chart.folder);
+    let mut copy = Command::new("cp");
+    command::run(copy.arg("--recursive").arg(from).arg(folder.join(&chart.name)))?;
+    Ok(())
 }
 
 /// Held while something is built: another test process may be building the same.

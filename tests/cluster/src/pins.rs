@@ -47,6 +47,19 @@ pub(crate) struct Module {
     /// Needs a C compiler.
     #[serde(default)]
     pub(crate) cgo: bool,
+    /// How the programs are installed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) chart: Option<Chart>,
+}
+
+/// A chart in the source of a Go module.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Chart {
+    pub(crate) module: String,
+    pub(crate) folder: PathBuf,
+    /// Under which it lies beside the programs.
+    pub(crate) name: String,
 }
 
 /// A C program in a Go module.

@@ -121,7 +121,7 @@ async fn processes_get_their_gpus_by_claims_of_their_own_and_meter_those_alone()
     let boards = boards(&world, "claimed").await;
     assert_eq!(boards.values().map(BTreeSet::len).sum::<usize>(), 3, "{boards:?}");
 
-    // A template that no node can serve is said in the scheduler's words.
+    // A template that is not there is said in the words of the controller of claims.
     world
         .apply(&with("unclaimed", 1, 1, &on_gpus(&of_claims("absent"))))
         .await;

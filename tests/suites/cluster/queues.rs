@@ -1,5 +1,7 @@
 //! Neighbours that have the say: a queue that admits Jobs and takes that back, and pods of a higher priority.
 
+mod kueue;
+
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{Event, Pod},

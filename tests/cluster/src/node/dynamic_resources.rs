@@ -3,6 +3,7 @@
 //!
 //! It acts as the node's kubelet towards the API server; a driver in earnest has an account of its own.
 
+mod authority;
 pub(crate) mod message;
 #[expect(
     unreachable_pub,
@@ -64,7 +65,8 @@ const CONFLICT: u16 = 409;
 
 /// Serves until it is killed.
 pub(super) async fn serve(node: &str, folder: &Path, kubeconfig: &Path, boards: Arc<Boards>) -> Result<(), Error> {
-    let endpoint = Path::new(PLUGINS).join(DRIVER).join("driver.sock");
+    let sockets = Path::new(PLUGINS).join(DRIVER);
+    let (endpoint, registration) = (sockets.join("driver.sock"), sockets.join("registration.sock"));
     let registry = Path::new(REGISTRY).join(format!("{DRIVER}.sock"));
     let client = client(kubeconfig).await?;
     let driver = Driver {
@@ -75,14 +77,16 @@ pub(super) async fn serve(node: &str, folder: &Path, kubeconfig: &Path, boards: 
     };
     let prepares = Server::builder()
         .add_service(DRAPluginServer::new(driver))
-        .serve_with_incoming(listen(&endpoint)?);
+        .serve_with_incoming(UnixListenerStream::new(listen(&endpoint)?));
     let registers = Server::builder()
         .add_service(RegistrationServer::new(Registers { endpoint }))
-        .serve_with_incoming(listen(&registry)?);
+        .serve_with_incoming(UnixListenerStream::new(listen(&registration)?));
+    let relay = authority::relay(listen(&registry)?, registration);
     let slice = slice(node, &boards);
     tokio::select! {
         ended = prepares => ended.map_err(Error::DynamicResources),
         ended = registers => ended.map_err(Error::DynamicResources),
+        ended = relay => ended.map_err(Error::file("listen on", registry)),
         never = publish(&client, &slice) => match never {},
     }
 }
@@ -99,14 +103,13 @@ async fn client(kubeconfig: &Path) -> Result<Client, Error> {
     Client::try_from(config).map_err(|error| unusable(error.into()))
 }
 
-fn listen(socket: &Path) -> Result<UnixListenerStream, Error> {
+fn listen(socket: &Path) -> Result<UnixListener, Error> {
     if let Some(folder) = socket.parent() {
         fs::create_dir_all(folder).map_err(Error::file("create", folder))?;
     }
     // Of a driver that was killed.
     let _ = fs::remove_file(socket);
-    let listener = UnixListener::bind(socket).map_err(Error::file("listen on", socket))?;
-    Ok(UnixListenerStream::new(listener))
+    UnixListener::bind(socket).map_err(Error::file("listen on", socket))
 }
 
 fn resource(kind: &str) -> ApiResource {
