@@ -207,4 +207,6 @@ pub enum Sign {
     ThrottledSeconds,
     /// Processes on the devices that are none of ours.
     ForeignProcesses,
+    /// Share of the devices whose memory has error correction switched on.
+    ErrorCorrection,
 }

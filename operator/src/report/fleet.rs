@@ -170,6 +170,7 @@ fn sign_words(sign: Sign) -> &'static str {
         Sign::PowerLimitOverDefault => "power limit over the default",
         Sign::ThrottledSeconds => "seconds throttled",
         Sign::ForeignProcesses => "foreign processes",
+        Sign::ErrorCorrection => "share of GPUs with ECC on",
     }
 }
 

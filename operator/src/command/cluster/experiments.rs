@@ -1,6 +1,6 @@
 //! Experiments and what belongs to them. Client, but for [`results`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::core::v1::Pod;
 use kube::{Api, Resource, ResourceExt, api::ListParams};
@@ -12,7 +12,11 @@ use super::{
     near,
 };
 use crate::{
-    controller::{aggregate::is_over, build::EXPERIMENT_UID_LABEL},
+    controller::{
+        aggregate::is_over,
+        build::{EXPERIMENT_UID_LABEL, PROCESS_LABEL, runner_name},
+        view::JOB_NAME_LABEL,
+    },
     experiment::{
         self, Failure, Record, find_window, node_trials,
         summary::{self, Summary},
@@ -74,10 +78,48 @@ pub(super) async fn runners(
     Ok(found.items)
 }
 
+/// Some mailboxes of a fleet, those of the first `most` of its pods: all of a thousand nodes have 50 MB.
+pub(super) async fn runners_of(
+    connection: &Connection,
+    experiment: &EfficiencyExperiment,
+    pods: &[Pod],
+    most: usize,
+) -> Result<Vec<Runner>, ClusterError> {
+    let namespace = experiment.namespace().unwrap_or_default();
+    let names: BTreeSet<String> = pods.iter().filter_map(runner_of_pod).collect();
+    let api = connection.api::<Runner>(&namespace);
+    let found = futures::future::try_join_all(names.iter().take(most).map(|name| api.get_opt(name))).await;
+    let found = found.map_err(|error| connection.explain(Request::new("get", "runners.lem.dev", &namespace), error))?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The mailbox that a pod writes.
+fn runner_of_pod(pod: &Pod) -> Option<String> {
+    let process = pod.labels().get(PROCESS_LABEL)?.parse().ok()?;
+    Some(runner_name(pod.labels().get(JOB_NAME_LABEL)?, process))
+}
+
+/// The pods of an experiment that have not ended.
+pub(super) async fn living_pods(
+    connection: &Connection,
+    experiment: &EfficiencyExperiment,
+) -> Result<Vec<Pod>, ClusterError> {
+    let living = children(experiment).fields("status.phase!=Succeeded,status.phase!=Failed");
+    listed_pods(connection, experiment, &living).await
+}
+
 /// The pods of an experiment.
 pub(super) async fn pods(connection: &Connection, experiment: &EfficiencyExperiment) -> Result<Vec<Pod>, ClusterError> {
+    listed_pods(connection, experiment, &children(experiment)).await
+}
+
+async fn listed_pods(
+    connection: &Connection,
+    experiment: &EfficiencyExperiment,
+    of: &ListParams,
+) -> Result<Vec<Pod>, ClusterError> {
     let namespace = experiment.namespace().unwrap_or_default();
-    let found = connection.api::<Pod>(&namespace).list(&children(experiment)).await;
+    let found = connection.api::<Pod>(&namespace).list(of).await;
     let found = found.map_err(|error| connection.explain(Request::new("list", "pods", &namespace), error))?;
     Ok(found.items)
 }

@@ -83,8 +83,18 @@ async fn all(connection: &Connection, everywhere: bool) -> Result<Vec<Efficiency
 async fn observe(connection: &Connection, name: &str) -> Result<Observed, ClusterError> {
     let experiment = experiments::get(connection, &connection.namespace, name).await?;
     let mut hidden = Vec::new();
-    let runners = visible(experiments::runners(connection, &experiment).await, &mut hidden)?;
-    let pods = visible(experiments::pods(connection, &experiment).await, &mut hidden)?;
+    let of_fleet = experiment.status.as_ref().is_some_and(|status| status.fleet.is_some());
+    let (pods, runners) = if of_fleet {
+        let pods = visible(experiments::living_pods(connection, &experiment).await, &mut hidden)?;
+        let runners = experiments::runners_of(connection, &experiment, &pods, one::MOST_OF_FLEET).await;
+        (pods, visible(runners, &mut hidden)?)
+    } else {
+        let runners = visible(experiments::runners(connection, &experiment).await, &mut hidden)?;
+        (
+            visible(experiments::pods(connection, &experiment).await, &mut hidden)?,
+            runners,
+        )
+    };
     let events = visible(events(connection, &experiment, &pods).await, &mut hidden)?;
     Ok(Observed {
         experiment,

@@ -131,7 +131,19 @@ fn signs(result: &PointResult, records: &[Record]) -> BTreeMap<Sign, f64> {
     let mean_of = |metric: &str| result.metrics.get(metric).map(|estimate| estimate.mean);
     signs.extend(mean_of("total_power_w").map(|watts| (Sign::Watts, watts)));
     signs.extend(mean_of("effective_throughput").map(|rate| (Sign::TokensPerSecond, rate)));
+    signs.extend(error_correction(records).map(|share| (Sign::ErrorCorrection, share)));
     signs
+}
+
+/// Share of the devices with error correction, which costs bandwidth on boards that keep its bits in their memory.
+fn error_correction(records: &[Record]) -> Option<f64> {
+    let environments = records.iter().filter_map(|record| record.status.environment.as_ref());
+    let gpus = environments.flat_map(|environment| &environment.gpus);
+    let states: Vec<f64> = gpus
+        .filter_map(|gpu| gpu.ecc)
+        .map(|on| f64::from(u8::from(on)))
+        .collect();
+    (!states.is_empty()).then(|| mean(&states))
 }
 
 /// Of several devices the worst: the hottest, the slowest, the one with the lowest limit; times and processes add up.

@@ -96,6 +96,26 @@ fn among_three_nodes_the_one_that_uses_eight_per_cent_more_is_named_with_what_it
 }
 
 #[test]
+fn error_correction_that_the_outlier_alone_has_is_conspicuous() {
+    let with_correction = |name: &str, factors: &[f64], on: bool| {
+        node_with(name, factors, |process| {
+            for gpu in &mut process.environment.gpus {
+                gpu.ecc = Some(on);
+            }
+        })
+    };
+    let nodes = [
+        with_correction("a", &[1.0, 1.01, 0.99], false),
+        with_correction("b", &[1.005, 0.995, 1.0], false),
+        with_correction("c", &[1.08, 1.085, 1.075], true),
+    ];
+    let (_, class) = only_class(&nodes);
+    let signs = &class.outlier_nodes[0].signs;
+    let found = signs.iter().find(|sign| sign.sign == Sign::ErrorCorrection).unwrap();
+    assert_eq!((found.node, found.class, found.conspicuous), (1.0, 0.0, true));
+}
+
+#[test]
 fn equal_nodes_have_no_outlier_and_the_class_has_the_mean_over_nodes() {
     let nodes = [
         node("a", &[1.0, 1.01, 0.99]),

@@ -13,7 +13,7 @@ use lem_crds::{
 use serde::Serialize;
 
 use self::processes::Process;
-pub(super) use self::processes::job;
+pub(super) use self::processes::{MOST_OF_FLEET, job};
 use super::waiting::{Waiting, waiting};
 use crate::report::number::counted;
 
@@ -102,7 +102,8 @@ impl Shown {
         } = observed;
         let status = experiment.status.clone().unwrap_or_default();
         let objective = status.objective.iter().flat_map(|objective| &objective.classes);
-        let (processes, earlier_processes) = processes::present(runners, pods);
+        let (processes, earlier_processes) =
+            processes::present(runners, pods, status.plan.as_ref().map(|plan| plan.processes as usize));
         let conditions = status.conditions.into_iter().map(|condition| Condition {
             kind: condition.type_,
             status: condition.status,
@@ -263,6 +264,11 @@ mod tests {
             .collect();
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         insta::assert_snapshot!(text::text(&Shown::of(&observed), now, None));
+        // Of a large fleet only some mailboxes are asked for, and the plan says how many there are.
+        let plan = json!({"points": 1, "processes": 1000, "loads": 1, "trials": 3, "windows": 3000,
+            "requestsPerProcess": 8, "tokensPerProcess": 64, "fixedSeconds": 1.0, "leastGpuSeconds": 1000.0});
+        observed.experiment.status.as_mut().unwrap().plan = Some(serde_json::from_value(plan).unwrap());
+        assert_eq!(Shown::of(&observed).earlier_processes, 980);
     }
 
     #[test]

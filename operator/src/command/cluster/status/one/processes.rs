@@ -45,16 +45,16 @@ pub(in crate::command::cluster::status) fn job(pod: &Pod) -> Option<&str> {
 }
 
 /// Processes of a fleet that are shown.
-const OF_FLEET: usize = 20;
+pub(in crate::command::cluster::status) const MOST_OF_FLEET: usize = 20;
 
 /// The processes of the load of the model that came last, and how many there were before. Of a fleet some of those that
-/// are under way, and how many others there are.
-pub(super) fn present(runners: &[Runner], pods: &[Pod]) -> (Vec<Process>, usize) {
+/// are under way, and how many others of the `planned` there are.
+pub(super) fn present(runners: &[Runner], pods: &[Pod], planned: Option<usize>) -> (Vec<Process>, usize) {
     if runners.iter().any(|runner| runner.spec.node.is_some()) {
         let mut under_way: Vec<&Runner> = runners.iter().filter(|runner| !runner.spec.finish).collect();
         under_way.sort_by_key(|runner| (&runner.spec.node, runner.spec.incarnation));
-        under_way.truncate(OF_FLEET);
-        let others = runners.len() - under_way.len();
+        under_way.truncate(MOST_OF_FLEET);
+        let others = planned.unwrap_or(runners.len()).saturating_sub(under_way.len());
         return (
             under_way.into_iter().map(|runner| process(runner, pods)).collect(),
             others,
@@ -209,7 +209,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_processes_of_the_last_load_are_shown_in_order_and_those_before_are_counted() {
-        let (processes, earlier) = present(&runners(), &pods());
+        let (processes, earlier) = present(&runners(), &pods(), None);
         let seen: Vec<(u32, Option<&str>)> = processes.iter().map(|one| (one.index, one.node.as_deref())).collect();
         assert_eq!(seen, [(0, Some("node-1")), (1, None)]);
         assert_eq!(earlier, 2);
@@ -217,7 +217,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_process_whose_pod_cannot_start_says_so_instead_of_a_phase() {
-        let (processes, _) = present(&runners(), &pods());
+        let (processes, _) = present(&runners(), &pods(), None);
         let now = "2026-01-01T00:01:00Z".parse().unwrap();
         assert_eq!(
             processes[0].cells(now)[1..3],
@@ -228,6 +228,6 @@ pub(super) mod tests {
 
     #[test]
     fn an_experiment_without_mailboxes_has_no_processes_yet() {
-        assert_eq!(present(&[], &pods()).0.len(), 0);
+        assert_eq!(present(&[], &pods(), None).0.len(), 0);
     }
 }
