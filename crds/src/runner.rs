@@ -175,7 +175,8 @@ pub struct RunnerStatus {
     pub earlier: Vec<EarlierRecord>,
 }
 
-/// The windows of a pod that another one has replaced, with what they were measured on.
+/// The windows of a pod that another one has replaced, with what they were measured on. Of pods without a window only the time
+/// that they held is kept.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EarlierRecord {
@@ -221,6 +222,15 @@ impl RunnerStatus {
                 baselines: self.baselines,
                 windows: self.windows,
             });
+        } else if let Some(before) = earlier.last_mut() {
+            before.held = before.held.and(self.held);
+        } else if self.held.total > 0.0 {
+            earlier.push(EarlierRecord {
+                schema_version: self.schema_version,
+                pod_uid: self.pod_uid,
+                held: self.held,
+                ..EarlierRecord::default()
+            });
         }
         Self {
             schema_version: crate::SCHEMA_VERSION,
@@ -249,6 +259,22 @@ pub struct HeldSeconds {
     pub measured: f64,
     /// All of the process's life until this report.
     pub total: f64,
+}
+
+impl HeldSeconds {
+    /// Those of two pods, one after the other.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            load: self.load + other.load,
+            baseline: self.baseline + other.baseline,
+            warmup: self.warmup + other.warmup,
+            wait: self.wait + other.wait,
+            cooldown: self.cooldown + other.cooldown,
+            measured: self.measured + other.measured,
+            total: self.total + other.total,
+        }
+    }
 }
 
 /// An error that ended a process or a trial.
@@ -289,5 +315,35 @@ impl RunnerError {
     /// The experiment cannot run as written: trying again would not help.
     pub fn is_refusal(&self) -> bool {
         REFUSALS.contains(&self.category.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(pod: &str, held: f64, earlier: Vec<EarlierRecord>) -> RunnerStatus {
+        RunnerStatus {
+            pod_uid: pod.to_owned(),
+            held: HeldSeconds {
+                load: held / 2.0,
+                total: held,
+                ..HeldSeconds::default()
+            },
+            earlier,
+            ..RunnerStatus::default()
+        }
+    }
+
+    #[test]
+    fn pods_without_a_window_leave_the_time_that_they_held_and_nothing_else() {
+        let second = status("a", 10.0, Vec::new()).succeeded_by("b");
+        assert_eq!((second.earlier.len(), second.earlier[0].held.total), (1, 10.0));
+        assert_eq!(second.clone().succeeded_by("b"), second, "the same pod");
+        let third = status("b", 4.0, second.earlier).succeeded_by("c");
+        assert_eq!(third.earlier.len(), 1);
+        assert_eq!((third.earlier[0].held.total, third.earlier[0].held.load), (14.0, 7.0));
+        // One that never spoke leaves nothing.
+        assert_eq!(status("a", 0.0, Vec::new()).succeeded_by("b").earlier, []);
     }
 }

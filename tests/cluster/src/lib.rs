@@ -1,7 +1,8 @@
 //! A real Kubernetes cluster on the development machine, for tests.
 //!
 //! etcd, the control plane with TLS, RBAC and audit log, and nodes with kubelet, containerd and runc run in network
-//! namespaces without a way out. Nodes offer fake GPUs: a device plugin gives containers the boards of [`lem_fake_nvml`].
+//! namespaces without a way out. Nodes offer fake GPUs: a device plugin gives containers the boards of [`lem_fake_nvml`], and
+//! a driver of dynamic resources ([`RESOURCE_DRIVER`]) gives the same boards to claims.
 //! What a cluster makes on the machine (namespaces, cgroups, a folder in the cache) goes away with it, also when the
 //! process that started it is killed. Root is needed, and Go for the first start, which builds the pinned programs.
 //!

@@ -107,7 +107,9 @@ pub(crate) struct Thresholds {
     pub(crate) operator_peak_resident_mebibytes: f64,
     pub(crate) operator_cores: f64,
     pub(crate) writes_per_process: f64,
+    pub(crate) writes_per_fleet: f64,
     pub(crate) last_report_to_final_status_seconds: f64,
+    pub(crate) succession_seconds: f64,
     pub(crate) requests_per_process_ratio: f64,
 }
 
@@ -142,6 +144,7 @@ impl Outcome {
 
     /// What a run does not keep to, in words.
     pub(crate) fn failings(&self, limits: &Thresholds) -> Vec<String> {
+        let succession = if self.kills > 0 { limits.succession_seconds } else { 0.0 };
         let figures = [
             (
                 "peak resident memory of the operator in MiB",
@@ -156,12 +159,12 @@ impl Outcome {
             (
                 "writes per process",
                 self.writes_per_process(),
-                limits.writes_per_process,
+                limits.writes_per_process + limits.writes_per_fleet / f64::from(self.processes.max(1)),
             ),
             (
                 "seconds from the last report to the final status",
                 self.last_report_to_final_status_seconds,
-                limits.last_report_to_final_status_seconds,
+                limits.last_report_to_final_status_seconds + succession,
             ),
             ("lost windows", self.lost as f64, 0.0),
             ("doubled windows", self.doubled as f64, 0.0),
@@ -174,7 +177,7 @@ impl Outcome {
         let of_figures = figures
             .iter()
             .filter(|(_, value, limit)| value > limit)
-            .map(|(what, value, limit)| format!("{} nodes: {what}: {value:.2}, limit {limit}", self.asked.nodes));
+            .map(|(what, value, limit)| format!("{} nodes: {what}: {value:.2}, limit {limit:.2}", self.asked.nodes));
         let of_simulation = self
             .errors
             .iter()
