@@ -24,7 +24,7 @@ const CYCLES_OF_PODS: u32 = 1;
 /// What one load has to save.
 const GAIN: f64 = 5.0;
 
-/// Twelve points that share a load, with the protocol as it is by default but for the number of cycles.
+/// Twelve points that share a load. Little but the load and the windows: what a trial needs beside them, both ways need.
 fn sweep(name: &str, restart: &str, cycles: u32, address: &str) -> lem_crds::EfficiencyExperiment {
     let source = json!({"huggingFace": {
         "revision": hub::REVISION, "file": model::FILE,
@@ -37,12 +37,17 @@ fn sweep(name: &str, restart: &str, cycles: u32, address: &str) -> lem_crds::Eff
     );
     let wanted: Value = json!({
         "engine": {"candle": {}},
-        "workload": {"requests": 4, "maxInputTokens": 32, "maxOutputTokens": 16},
+        "workload": {"requests": 4, "maxInputTokens": 8, "maxOutputTokens": 8},
         "processes": {"count": 1, "gpusPerProcess": 0, "restart": restart},
-        "protocol": {"cycles": cycles},
+        "protocol": {
+            "cycles": cycles,
+            "warmup": {"fixed": {"iterations": 1}},
+            "baseline": {"duration": "2s"},
+            "cooldown": {"duration": "1s"},
+        },
         "sweep": [
-            {"field": "workload.maxOutputTokens", "values": [32, 40, 48, 56]},
-            {"field": "workload.maxInputTokens", "values": [16, 32, 48]},
+            {"field": "workload.maxOutputTokens", "values": [8, 10, 12, 14]},
+            {"field": "workload.maxInputTokens", "values": [8, 12, 16]},
         ],
     });
     let mut spec = json!(experiment.spec);
