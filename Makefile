@@ -91,7 +91,7 @@ gpu-suite: nvrtc ## test and time the decoder on an NVIDIA GPU
 
 # What takes too long for every run: the same fleets again and again, what one load saves, and Kueue itself.
 .PHONY: studies
-studies: $(MODEL) ## measure how sure the fleet's answer is, and duty cycles, on a quiet machine (about 80 minutes)
+studies: $(MODEL) ## measure how sure the fleet's answer is, and duty cycles, on a quiet machine (about an hour)
 	cargo build --workspace
 	LEM_FLEET_REPETITIONS=20 LEM_DUTY_STUDY=1 LEM_TEST_KUEUE=1 cargo test --workspace --test cluster -- \
 		--ignored --nocapture --test-threads 1 fleet:: duty:: kueue::

@@ -53,7 +53,8 @@ pub struct Placement {
     /// they must bring `processes.gpusPerProcess`. With strategy `EachNode`, `nodeSelector` says which nodes have what they ask for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8))]
-    #[x_kube(merge_strategy = ListMerge::Map(vec!["name".into()]))]
+    #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, other.name == one.name))")
+        .message("each claim needs a name of its own"))]
     pub resource_claims: Vec<ProcessResourceClaim>,
     /// Local queue of Kueue in which each Job waits until it is admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
