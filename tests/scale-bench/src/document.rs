@@ -183,8 +183,8 @@ fn tenfold(page: &mut String, results: &[Outcome]) {
          - {:.0} s of processor time in the operator, and as many writes as {:.0} processes make; the API server, etcd and the\n  \
            controllers of Jobs take several times as much, and share this machine's processors with it.\n\
          - one Role that names all mailboxes. It grows with the fleet and is written again when a node joins or a process is begun anew.\n\n\
-         So the store is the first limit. Measure such a fleet by halves (`nodeSelector`), or fewer nodes at a time: the rate of writes goes\n\
-         with `maxConcurrentNodes`.\n",
+         Where the store is the limit, measure such a fleet by halves (`nodeSelector`), or fewer nodes at a time: the rate of writes goes with\n\
+         `maxConcurrentNodes`.\n",
         largest.asked.concurrent,
         line(&|one| one.operator_peak_resident_mebibytes),
         line(&|one| one.operator_cpu_seconds),
