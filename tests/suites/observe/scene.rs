@@ -65,6 +65,9 @@ async fn set_up() -> Scene {
     after.metadata.annotations = Some([baseline].into());
     world.apply(&after).await;
     let status = world.ended("after").await;
+    // Written once an experiment is over: with it everything else of the result has been scraped.
+    let last = r#"lem_node_outlier_joules_per_token{experiment="after"}"#;
+    prometheus.until(last, |found| !found.is_empty()).await;
     let runners = world.runners("after").await;
     let reported = runners.into_iter().filter_map(|runner| runner.status);
     Scene {
