@@ -206,6 +206,12 @@ impl RunnerSpec {
 }
 
 impl RunnerStatus {
+    /// Windows of this pod, and of those before it that were lost.
+    pub fn all_windows(&self) -> impl Iterator<Item = &WindowRecord> {
+        let earlier = self.earlier.iter().flat_map(|record| &record.windows);
+        self.windows.iter().chain(earlier)
+    }
+
     /// The status that a pod starts with: windows of the pod before it are kept, everything else is new.
     #[must_use]
     pub fn succeeded_by(self, pod_uid: &str) -> Self {
@@ -223,7 +229,7 @@ impl RunnerStatus {
                 windows: self.windows,
             });
         } else if let Some(before) = earlier.last_mut() {
-            before.held = before.held.and(self.held);
+            before.held.add(&self.held, 1.0);
         } else if self.held.total > 0.0 {
             earlier.push(EarlierRecord {
                 schema_version: self.schema_version,
@@ -262,18 +268,15 @@ pub struct HeldSeconds {
 }
 
 impl HeldSeconds {
-    /// Those of two pods, one after the other.
-    #[must_use]
-    pub fn and(self, other: Self) -> Self {
-        Self {
-            load: self.load + other.load,
-            baseline: self.baseline + other.baseline,
-            warmup: self.warmup + other.warmup,
-            wait: self.wait + other.wait,
-            cooldown: self.cooldown + other.cooldown,
-            measured: self.measured + other.measured,
-            total: self.total + other.total,
-        }
+    /// Adds those of another pod, so many times.
+    pub fn add(&mut self, other: &Self, times: f64) {
+        self.load += other.load * times;
+        self.baseline += other.baseline * times;
+        self.warmup += other.warmup * times;
+        self.wait += other.wait * times;
+        self.cooldown += other.cooldown * times;
+        self.measured += other.measured * times;
+        self.total += other.total * times;
     }
 }
 

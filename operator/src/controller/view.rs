@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::ResourceExt;
 use lem_crds::{
-    Runner,
+    Runner, RunnerStatus,
     plan::TrialIdentity,
     runner::{Assignment, CONTAINER},
 };
@@ -191,11 +191,8 @@ impl Seat {
 
     /// Trials that this process has reported, with whatever pod.
     pub fn windows(&self) -> impl Iterator<Item = &TrialIdentity> {
-        let status = self.runner.status.iter();
-        status.flat_map(|status| {
-            let earlier = status.earlier.iter().flat_map(|record| &record.windows);
-            status.windows.iter().chain(earlier).map(|window| &window.trial)
-        })
+        let windows = self.runner.status.iter().flat_map(RunnerStatus::all_windows);
+        windows.map(|window| &window.trial)
     }
 
     /// The trial in its mailbox.

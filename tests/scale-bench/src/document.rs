@@ -23,14 +23,12 @@ pub(crate) fn page(results: &[Outcome], limits: &Thresholds) -> String {
             machine.processor, machine.processors, machine.kubernetes, machine.lem, machine.date
         );
     }
-    section(&mut page, "Fleets", results, |one| {
-        one.asked.kill_every_seconds.is_none()
-    });
+    section(&mut page, "Fleets", results, Outcome::is_calm);
     section(
         &mut page,
         "The same while the replica that leads is killed",
         results,
-        |one| one.asked.kill_every_seconds.is_some(),
+        |one| !one.is_calm(),
     );
     requests(&mut page, results);
     tenfold(&mut page, results);
@@ -115,7 +113,7 @@ fn section(page: &mut String, title: &str, results: &[Outcome], of: impl Fn(&Out
 
 /// Requests per process by what they ask for, of the largest fleet.
 fn requests(page: &mut String, results: &[Outcome]) {
-    let calm = results.iter().filter(|one| one.asked.kill_every_seconds.is_none());
+    let calm = results.iter().filter(|one| one.is_calm());
     let Some(largest) = calm.max_by_key(|one| one.asked.nodes) else {
         return;
     };
@@ -157,10 +155,7 @@ const STORE_QUOTA: f64 = 2048.0;
 
 /// What the two largest fleets say of one ten times as large.
 fn tenfold(page: &mut String, results: &[Outcome]) {
-    let mut calm: Vec<&Outcome> = results
-        .iter()
-        .filter(|one| one.asked.kill_every_seconds.is_none())
-        .collect();
+    let mut calm: Vec<&Outcome> = results.iter().filter(|one| one.is_calm()).collect();
     calm.sort_by_key(|one| one.asked.nodes);
     let [.., smaller, largest] = calm.as_slice() else {
         return;

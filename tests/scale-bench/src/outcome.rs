@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lem_crds::{Runner, plan::TrialIdentity, status::FleetStatus};
+use lem_crds::{Runner, RunnerStatus, plan::TrialIdentity, status::FleetStatus};
 use serde::{Deserialize, Serialize};
 
 use crate::process::Written;
@@ -117,6 +117,11 @@ pub(crate) struct Thresholds {
 const REFERENCE_NODES: u32 = 100;
 
 impl Outcome {
+    /// Nobody killed the leader.
+    pub(crate) fn is_calm(&self) -> bool {
+        self.asked.kill_every_seconds.is_none()
+    }
+
     /// Average processors that all replicas together kept busy.
     pub(crate) fn operator_cores(&self) -> f64 {
         self.operator_cpu_seconds / self.seconds
@@ -188,7 +193,7 @@ impl Outcome {
 
 /// Whether the cost per process stays as the fleet grows.
 pub(crate) fn growth(outcomes: &[Outcome], limits: &Thresholds) -> Option<String> {
-    let calm = || outcomes.iter().filter(|one| one.asked.kill_every_seconds.is_none());
+    let calm = || outcomes.iter().filter(|one| one.is_calm());
     let reference = calm().find(|one| one.asked.nodes == REFERENCE_NODES)?;
     let largest = calm().max_by_key(|one| one.asked.nodes)?;
     let ratio = largest.requests_per_process() / reference.requests_per_process();
@@ -217,10 +222,7 @@ pub(crate) fn lost_and_doubled(written: &Written, runners: &[Runner]) -> (usize,
 
 fn windows(runner: &Runner) -> impl Iterator<Item = (&str, &TrialIdentity)> {
     let status = runner.status.iter();
-    let windows = status.flat_map(|status| {
-        let earlier = status.earlier.iter().flat_map(|record| &record.windows);
-        status.windows.iter().chain(earlier)
-    });
+    let windows = status.flat_map(RunnerStatus::all_windows);
     windows.map(|window| (window.node.as_str(), &window.trial))
 }
 
@@ -274,9 +276,9 @@ mod tests {
             }))
             .unwrap(),
         );
-        runner.status = Some(lem_crds::RunnerStatus {
+        runner.status = Some(RunnerStatus {
             windows: windows.collect(),
-            ..lem_crds::RunnerStatus::default()
+            ..RunnerStatus::default()
         });
         runner
     }

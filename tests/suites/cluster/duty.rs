@@ -3,7 +3,7 @@
 use std::fs;
 
 use lem_crds::{
-    EfficiencyExperimentStatus, Runner,
+    EfficiencyExperiment, EfficiencyExperimentStatus, Runner, RunnerStatus,
     status::{ExperimentPhase, Verdict},
 };
 use serde_json::{Value, json};
@@ -27,12 +27,7 @@ const CYCLES_OF_PODS: u32 = 1;
 const GAIN: f64 = 5.0;
 
 /// Points that share a load. Little but the load and the windows: what a trial needs beside them, both ways need.
-fn sweep(
-    name: &str,
-    restart: &str,
-    (input_tokens, cycles): (&[u32], u32),
-    address: &str,
-) -> lem_crds::EfficiencyExperiment {
+fn sweep(name: &str, restart: &str, (input_tokens, cycles): (&[u32], u32), address: &str) -> EfficiencyExperiment {
     let source = json!({"huggingFace": {
         "revision": hub::REVISION, "file": model::FILE,
         "tokenSecretRef": {"name": "hub", "key": "token"},
@@ -65,15 +60,12 @@ fn sweep(
     experiment
 }
 
-/// Seconds measured over seconds held, and how often the model was loaded.
-fn duty(status: &EfficiencyExperimentStatus, runners: &[Runner]) -> (f64, usize) {
-    let windows = runners.iter().flat_map(|runner| {
-        let status = runner.status.as_ref().unwrap();
-        let earlier = status.earlier.iter().flat_map(|record| &record.windows);
-        status.windows.iter().chain(earlier)
-    });
+/// Seconds measured over seconds held.
+fn duty(status: &EfficiencyExperimentStatus, runners: &[Runner]) -> f64 {
+    let statuses = runners.iter().filter_map(|runner| runner.status.as_ref());
+    let windows = statuses.flat_map(RunnerStatus::all_windows);
     let measured: f64 = windows.map(|window| window.duration_seconds).sum();
-    (measured / status.spent.as_ref().unwrap().process_seconds, runners.len())
+    measured / status.spent.as_ref().unwrap().process_seconds
 }
 
 #[tokio::test]
@@ -115,9 +107,10 @@ async fn a_sweep_on_one_load_measures_five_times_as_much_of_its_time_as_a_pod_pe
             .iter()
             .filter_map(|runner| runner.status.as_ref()?.load_seconds)
             .collect();
-        let (duty, pods) = duty(&status, &runners);
+        let duty = duty(&status, &runners);
         println!(
-            "{name}: {trials} trials, {pods} loads of {:.1} s in the mean, duty cycle {duty:.4}, held {:.0} s",
+            "{name}: {trials} trials, {} loads of {:.1} s in the mean, duty cycle {duty:.4}, held {:.0} s",
+            runners.len(),
             load_seconds.iter().sum::<f64>() / load_seconds.len() as f64,
             status.spent.as_ref().unwrap().process_seconds
         );

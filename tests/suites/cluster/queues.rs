@@ -12,7 +12,7 @@ use kube::{
     api::{DeleteParams, ListParams, Patch, PatchParams, PostParams},
 };
 use lem_crds::{
-    EfficiencyExperimentStatus,
+    EfficiencyExperimentStatus, RunnerStatus,
     plan::TrialIdentity,
     status::{ExperimentPhase, Verdict},
 };
@@ -36,10 +36,7 @@ fn is_queued(status: &EfficiencyExperimentStatus) -> bool {
 async fn recorded(world: &World, experiment: &str) -> Vec<TrialIdentity> {
     let runners = world.runners(experiment).await;
     let statuses = runners.iter().filter_map(|runner| runner.status.as_ref());
-    let windows = statuses.flat_map(|status| {
-        let earlier = status.earlier.iter().flat_map(|record| &record.windows);
-        status.windows.iter().chain(earlier)
-    });
+    let windows = statuses.flat_map(RunnerStatus::all_windows);
     windows.map(|window| window.trial.clone()).collect()
 }
 

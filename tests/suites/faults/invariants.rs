@@ -9,7 +9,7 @@ use kube::{
     api::{ListParams, Patch, PatchParams},
 };
 use lem_crds::{
-    EfficiencyExperiment, EfficiencyExperimentStatus, Runner,
+    EfficiencyExperiment, EfficiencyExperimentStatus, Runner, RunnerStatus,
     plan::TrialIdentity,
     runner::{CounterIdentity, WindowRecord},
     status::ExperimentPhase,
@@ -65,10 +65,7 @@ pub(crate) async fn hold_after_losses(world: &World, name: &str, asked: Asked) -
 
 fn windows(runner: &Runner) -> impl Iterator<Item = &WindowRecord> {
     let status = runner.status.iter();
-    status.flat_map(|status| {
-        let earlier = status.earlier.iter().flat_map(|record| &record.windows);
-        status.windows.iter().chain(earlier)
-    })
+    status.flat_map(RunnerStatus::all_windows)
 }
 
 fn every_window_once(name: &str, runners: &[Runner], asked: Asked) {

@@ -41,10 +41,7 @@ pub(super) fn show(experiment: &EfficiencyExperiment, output: Output) -> anyhow:
     let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
     let work = experiment::work(spec, &points, cohorts.len());
     let name = experiment.metadata.name.as_deref().unwrap_or_default();
-    if let Output::Table = output {
-        return Ok(text(name, spec, &points, &work));
-    }
-    let planned = Planned {
+    let planned = || Planned {
         name,
         plan: plan_status(
             spec,
@@ -64,8 +61,9 @@ pub(super) fn show(experiment: &EfficiencyExperiment, output: Output) -> anyhow:
             .collect(),
     };
     Ok(match output {
-        Output::Yaml => format!("---\n{}", serde_yaml::to_string(&planned)?),
-        Output::Json | Output::Table => serde_json::to_string_pretty(&planned)? + "\n",
+        Output::Table => text(name, spec, &points, &work),
+        Output::Json => serde_json::to_string_pretty(&planned())? + "\n",
+        Output::Yaml => format!("---\n{}", serde_yaml::to_string(&planned())?),
     })
 }
 

@@ -183,10 +183,9 @@ fn costs(experiments: &[&EfficiencyExperiment], runners: &[&Runner]) -> BTreeMap
             let Some(status) = &runner.status else { continue };
             let held = status.earlier.iter().map(|earlier| &earlier.held).chain([&status.held]);
             for held in held {
-                add(&mut cost.held, held, f64::from(gpus.max(1)));
+                cost.held.add(held, f64::from(gpus.max(1)));
             }
-            let earlier = status.earlier.iter().flat_map(|earlier| &earlier.windows);
-            let offsets = status.windows.iter().chain(earlier).filter_map(offset);
+            let offsets = status.all_windows().filter_map(offset);
             cost.clock_difference = offsets.fold(cost.clock_difference, f64::max);
         }
     }
@@ -195,16 +194,6 @@ fn costs(experiments: &[&EfficiencyExperiment], runners: &[&Runner]) -> BTreeMap
 
 fn offset(window: &WindowRecord) -> Option<f64> {
     window.clock.api_server_offset_seconds.map(f64::abs)
-}
-
-fn add(sum: &mut HeldSeconds, held: &HeldSeconds, devices: f64) {
-    sum.load += held.load * devices;
-    sum.baseline += held.baseline * devices;
-    sum.warmup += held.warmup * devices;
-    sum.wait += held.wait * devices;
-    sum.cooldown += held.cooldown * devices;
-    sum.measured += held.measured * devices;
-    sum.total += held.total * devices;
 }
 
 /// The labels of an experiment.

@@ -77,18 +77,6 @@ impl Devices for Boards {
     }
 
     fn container(&self, uuids: &[String]) -> Result<ContainerResponse, String> {
-        self.container_of(uuids)
-    }
-}
-
-impl Boards {
-    /// Their UUIDs, in order of index.
-    pub(super) fn uuids(&self) -> impl Iterator<Item = &str> {
-        self.machine.devices.iter().map(|board| board.uuid.as_str())
-    }
-
-    /// What a container with these boards gets.
-    pub(super) fn container_of(&self, uuids: &[String]) -> Result<ContainerResponse, String> {
         let mut devices = self.machine.devices.clone();
         devices.retain(|board| uuids.contains(&board.uuid));
         let text = serde_json::to_vec_pretty(&Machine { devices }).map_err(|error| error.to_string())?;
@@ -113,5 +101,12 @@ impl Boards {
                 mount(CONTAINER_MACHINE, file),
             ],
         })
+    }
+}
+
+impl Boards {
+    /// Their UUIDs, in order of index.
+    pub(super) fn uuids(&self) -> impl Iterator<Item = &str> {
+        self.machine.devices.iter().map(|board| board.uuid.as_str())
     }
 }

@@ -18,6 +18,7 @@ mod service {
 }
 
 use std::{
+    convert::Infallible,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -25,12 +26,11 @@ use std::{
 };
 
 use kube::{
-    Api, Client, Config,
+    Api, Client,
     api::{ApiResource, DynamicObject, PostParams},
-    config::{KubeConfigOptions, Kubeconfig},
     core::GroupVersionKind,
 };
-use lem_device_plugin::ContainerResponse;
+use lem_device_plugin::{ContainerResponse, Devices};
 use message::{
     Claim, Claims, Device, Empty, PluginInfo, PrepareResponse, Prepared, RegistrationStatus, UnprepareResponse,
     Unprepared,
@@ -45,7 +45,7 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::{Request, Response, Status, transport::Server};
 
 use super::device_plugin::Boards;
-use crate::error::Error;
+use crate::{cluster::client, error::Error};
 
 /// Name of the driver: what a `DeviceClass` selects by.
 pub const DRIVER: &str = "gpu.lem.test";
@@ -60,7 +60,7 @@ const REGISTRY: &str = "/var/lib/kubelet/plugins_registry";
 const PLUGINS: &str = "/var/lib/kubelet/plugins";
 /// Between two looks at whether the slice is there: a kubelet that starts removes it.
 const LOOK: Duration = Duration::from_secs(2);
-/// The API server, when it does not take a request.
+/// The API server's answer to a slice that is there.
 const CONFLICT: u16 = 409;
 
 /// Serves until it is killed.
@@ -69,6 +69,7 @@ pub(super) async fn serve(node: &str, folder: &Path, kubeconfig: &Path, boards: 
     let (endpoint, registration) = (sockets.join("driver.sock"), sockets.join("registration.sock"));
     let registry = Path::new(REGISTRY).join(format!("{DRIVER}.sock"));
     let client = client(kubeconfig).await?;
+    let slice = slice(node, &boards)?;
     let driver = Driver {
         node: node.to_owned(),
         folder: folder.to_owned(),
@@ -82,25 +83,12 @@ pub(super) async fn serve(node: &str, folder: &Path, kubeconfig: &Path, boards: 
         .add_service(RegistrationServer::new(Registers { endpoint }))
         .serve_with_incoming(UnixListenerStream::new(listen(&registration)?));
     let relay = authority::relay(listen(&registry)?, registration);
-    let slice = slice(node, &boards);
     tokio::select! {
         ended = prepares => ended.map_err(Error::DynamicResources),
         ended = registers => ended.map_err(Error::DynamicResources),
         ended = relay => ended.map_err(Error::file("listen on", registry)),
         never = publish(&client, &slice) => match never {},
     }
-}
-
-async fn client(kubeconfig: &Path) -> Result<Client, Error> {
-    let unusable = |source: Box<dyn std::error::Error + Send + Sync>| Error::Kubeconfig {
-        path: kubeconfig.to_owned(),
-        source,
-    };
-    let read = Kubeconfig::read_from(kubeconfig).map_err(|error| unusable(error.into()))?;
-    let config = Config::from_custom_kubeconfig(read, &KubeConfigOptions::default())
-        .await
-        .map_err(|error| unusable(error.into()))?;
-    Client::try_from(config).map_err(|error| unusable(error.into()))
 }
 
 fn listen(socket: &Path) -> Result<UnixListener, Error> {
@@ -117,13 +105,13 @@ fn resource(kind: &str) -> ApiResource {
 }
 
 /// The node's boards as the scheduler sees them.
-fn slice(node: &str, boards: &Boards) -> Value {
+fn slice(node: &str, boards: &Boards) -> Result<DynamicObject, Error> {
     let devices: Vec<Value> = boards
         .uuids()
         .enumerate()
         .map(|(index, uuid)| json!({"name": device(index), "attributes": {"uuid": {"string": uuid}}}))
         .collect();
-    json!({
+    let slice = json!({
         "apiVersion": "resource.k8s.io/v1",
         "kind": "ResourceSlice",
         "metadata": {"name": format!("{node}-{DRIVER}")},
@@ -133,7 +121,8 @@ fn slice(node: &str, boards: &Boards) -> Value {
             "pool": {"name": node, "generation": 1, "resourceSliceCount": 1},
             "devices": devices,
         },
-    })
+    });
+    serde_json::from_value(slice).map_err(Error::data("the node's ResourceSlice"))
 }
 
 /// Name of the board with this index.
@@ -142,16 +131,12 @@ fn device(index: usize) -> String {
 }
 
 /// Sees to it that the slice is there.
-async fn publish(client: &Client, slice: &Value) -> std::convert::Infallible {
+async fn publish(client: &Client, slice: &DynamicObject) -> Infallible {
     let slices = Api::<DynamicObject>::all_with(client.clone(), &resource("ResourceSlice"));
     let mut said = String::new();
     loop {
-        let created = match serde_json::from_value(slice.clone()) {
-            Ok(slice) => slices.create(&PostParams::default(), &slice).await.map(drop),
-            Err(error) => Err(kube::Error::SerdeError(error)),
-        };
-        match created {
-            Ok(()) => tracing::info!(driver = DRIVER, "published"),
+        match slices.create(&PostParams::default(), slice).await {
+            Ok(_) => tracing::info!(driver = DRIVER, "published"),
             Err(kube::Error::Api(status)) if status.code == CONFLICT => {}
             Err(error) => {
                 let words = error.to_string();
@@ -248,7 +233,7 @@ impl Driver {
             ));
         }
         let file = self.specification(&claim.uid);
-        let text = specification(&claim.uid, &self.boards.container_of(&uuids)?).to_string();
+        let text = specification(&claim.uid, &self.boards.container(&uuids)?).to_string();
         fs::write(&file, text).map_err(|error| format!("{}: {error}", file.display()))?;
         let devices = of_driver().enumerate().map(|(position, result)| Device {
             requests: vec![result["request"].as_str().unwrap_or_default().to_owned()],
