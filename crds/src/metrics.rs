@@ -192,7 +192,7 @@ metric_set! {
     decode_energy_j "decodeEnergyJ" ["J"] "Energy of the decode phases, by a named method.";
     steady_state_duration_sec "steadyStateDurationSec" ["s"] "From the configured concurrency first reached until it can no longer be kept.";
     steady_state_tokens_per_second "steadyStateTokensPerSecond" ["tok/s"] "Throughput of the steady-state window.";
-    steady_state_joules_per_token "steadyStateJoulesPerToken" ["J/tok"] "Energy per token of the steady-state window.";
+    steady_state_joules_per_token "steadyStateJoulesPerToken" ["J/tok"] "Energy per token of the steady-state window; absent where the counters do not tell its energy to within 5 %.";
     flops_total "flopsTotal" ["FLOP"] "Floating-point operations, 2 per multiply-accumulate.";
     flops_per_second "flopsPerSecond" ["FLOP/s"] "FLOPs over duration.";
     tokens_per_joule "tokensPerJoule" ["tok/J"] "Total tokens over total energy.";

@@ -14,6 +14,7 @@ use strum::{EnumIter, IntoStaticStr};
 pub use self::{
     energy::{
         CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading, MeanOfSamples, PowerSample, Source,
+        SteadyStateEnergy,
     },
     environment::{CpuEnvironment, Environment, GpuEnvironment, ModelEnvironment},
     window::{

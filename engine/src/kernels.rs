@@ -50,9 +50,9 @@ impl InstructionSet {
 
     /// All that this CPU has, the best last.
     pub fn available() -> &'static [Self] {
-        use InstructionSet::{Avx2, Avx512, Avx512Bf16, Scalar};
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
+            use InstructionSet::{Avx2, Avx512, Avx512Bf16, Scalar};
             use std::arch::is_x86_feature_detected as has;
             if !(has!("avx2") && has!("fma") && has!("f16c")) {
                 return &[Scalar];
@@ -66,7 +66,7 @@ impl InstructionSet {
             &[Scalar, Avx2, Avx512, Avx512Bf16]
         }
         #[cfg(not(all(target_arch = "x86_64", not(miri))))]
-        &[Scalar]
+        &[Self::Scalar]
     }
 
     /// Rows of activations that a product keeps in registers; they are laid out in tiles of so many.

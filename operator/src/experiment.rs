@@ -28,6 +28,7 @@ mod record;
 mod regression;
 pub mod schedule;
 mod statistics;
+mod steady_state;
 pub mod summary;
 mod table;
 mod trial;

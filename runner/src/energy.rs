@@ -1,11 +1,13 @@
 //! Energy of one window: what each physical counter of this node saw between two edges.
 //!
 //! [`open()`] selects the meters from a [`MeterConfig`]; all of them are one [`Meter`]. Pure arithmetic is in
-//! [`integrate`] (power to energy) and [`tick`] and [`edge`] (a stepping counter, read at an instant); everything else reads devices.
+//! [`integrate`] (power to energy), [`tick`] and [`edge`] (a stepping counter, read at an instant) and [`cumulative`] (a part of
+//! a window); everything else reads devices.
 
 pub mod agent;
 pub mod clock;
 pub mod combined;
+pub mod cumulative;
 pub mod edge;
 pub mod estimate;
 pub mod integrate;
@@ -25,6 +27,7 @@ pub use self::{
     agent::AgentMeter,
     clock::Mark,
     combined::CombinedMeter,
+    cumulative::CumulativeEnergy,
     estimate::{EstimateMeter, EstimateOptions},
     live::LivePower,
     nvml::{DeviceProvenance, NvmlMeter, NvmlOptions, OwnProcesses},

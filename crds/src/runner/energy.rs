@@ -133,6 +133,20 @@ pub struct EnergyReading {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 60))]
     pub power: Vec<PowerSample>,
+    /// The energy of the window's steady state; absent without one, or where there is no energy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steady_state: Option<SteadyStateEnergy>,
+}
+
+/// Energy of one counter while the configured concurrency was held.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SteadyStateEnergy {
+    /// Energy in joules.
+    pub joules: f64,
+    /// Bound of the error that comes from reading the counter beside the beginning and the end and not at them. The error of the
+    /// counter itself is that of the window.
+    pub uncertainty_joules: f64,
 }
 
 /// Sum and count of samples, so that pooling stays exact.

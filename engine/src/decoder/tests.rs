@@ -118,6 +118,38 @@ fn every_family_and_type_gives_the_same_bits_whole_chunked_decoded_batched_and_w
     }
 }
 
+/// What the decoder shares among its threads without locks, an interpreter can follow in a model of this size only.
+#[test]
+fn two_threads_of_the_smallest_model_touch_nothing_of_each_other() {
+    for (family, element_type) in [
+        (Family::Qwen3, ElementType::F32),
+        (Family::Gemma2, ElementType::Q8_0),
+        (Family::Phi3, ElementType::Bf16),
+    ] {
+        let architecture = Architecture {
+            hidden_size: 32,
+            intermediate_size: 32,
+            layers: 1,
+            attention_heads: 2,
+            key_value_heads: 1,
+            head_dimension: 32,
+            vocabulary_size: 20,
+            ..tiny(family)
+        };
+        let mut decoder = decoder(&architecture, element_type, InstructionSet::detect(), 2);
+        let tokens = [3, 1, 19, 7, 14, 11];
+        let expected = whole(&mut decoder, &tokens, &blocks(0));
+        assert!(expected.iter().all(|logit| logit.is_finite()), "{family:?}");
+        let mut batch = Batch::default();
+        batch.push(&tokens[..5], 0, &blocks(8), false);
+        decoder.forward(&batch).unwrap();
+        batch.clear();
+        batch.push(&[2, 5], 0, &blocks(16), true);
+        batch.push(&tokens[5..], 5, &blocks(8), true);
+        assert_eq!(decoder.forward(&batch).unwrap().row(1), expected, "{family:?}");
+    }
+}
+
 #[test]
 fn the_number_of_threads_does_not_change_a_bit() {
     let architecture = tiny(Family::Llama);

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use rand::Rng as _;
+use rand::Rng;
 
 use super::*;
 

@@ -203,7 +203,7 @@ fn requests() -> impl Strategy<Value = Vec<(usize, SequenceRequest)>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 2 } else { 200 }))]
+    #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
     fn every_request_ends_with_the_tokens_that_it_has_alone(

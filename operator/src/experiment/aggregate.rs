@@ -4,7 +4,7 @@
 
 use lem_crds::{
     metrics::Unavailable,
-    runner::{FlopMethod, KvCacheRecord, StaticBatchRecord, SteadyStateRecord},
+    runner::{FlopMethod, KvCacheRecord, StaticBatchRecord},
 };
 
 use super::{
@@ -111,27 +111,6 @@ pub(super) fn phase_seconds(reported: &[Reported<'_>], of: fn(&Reported<'_>) -> 
     sum(reported
         .iter()
         .map(|process| of(process).ok_or(Unavailable::PhaseNotResolved)))
-}
-
-/// The time in which all processes held their concurrency.
-pub(super) struct SteadyState {
-    /// Mean over the processes, in seconds.
-    pub(super) duration: Value,
-    /// Sum over the processes.
-    pub(super) tokens_per_second: Value,
-}
-
-pub(super) fn steady_state(reported: &[Reported<'_>]) -> SteadyState {
-    let total = |of: fn(&SteadyStateRecord) -> f64| {
-        sum(reported.iter().map(|process| {
-            let record = process.window.steady_state.as_ref();
-            record.map(of).ok_or(Unavailable::NoSteadyState)
-        }))
-    };
-    SteadyState {
-        duration: ratio(total(|steady| steady.duration_seconds), Ok(reported.len() as f64)),
-        tokens_per_second: total(|steady| steady.tokens as f64 / steady.duration_seconds),
-    }
 }
 
 /// Bytes that the products of all processes moved.

@@ -14,6 +14,7 @@ use super::{
     efficiency::{Basis, power},
     energy::TrialEnergy,
     latency::RequestLatencies,
+    steady_state,
     verdict::integral_disagreement,
 };
 
@@ -61,7 +62,7 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
     let memory_peak = devices::memory_peak(&devices);
     let weight_bytes: u64 = reported.iter().map(|process| process.window.weight_bytes).sum();
     let batches = aggregate::batches(reported);
-    let steady = aggregate::steady_state(reported);
+    let steady = steady_state::steady_state(reported, energy);
     let kv_cache = |of: fn(&KvCacheRecord) -> Option<u64>, absent| aggregate::kv_cache(reported, of, absent);
 
     MetricSet {
@@ -112,8 +113,7 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
         decode_energy_j: Some(Err(Unavailable::PhaseNotResolved)),
         steady_state_duration_sec: Some(steady.duration),
         steady_state_tokens_per_second: Some(steady.tokens_per_second),
-        // The counters are read at the window's edges only.
-        steady_state_joules_per_token: Some(steady.duration.and(Err(Unavailable::PhaseNotResolved))),
+        steady_state_joules_per_token: Some(steady.joules_per_token),
         flops_total: Some(flops),
         flops_per_second: Some(ratios.flops_per_second),
         tokens_per_joule: Some(ratios.tokens_per_joule),

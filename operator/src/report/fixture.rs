@@ -226,6 +226,7 @@ fn window(point: u32, cycle: u32, process: u32) -> WindowRecord {
             integral_joules: None,
             power_is_averaged: false,
             power: samples,
+            steady_state: None,
         }],
         absent_domains: Vec::new(),
         devices: Vec::new(),

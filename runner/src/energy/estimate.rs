@@ -8,6 +8,8 @@ use self::model::{RELATIVE_UNCERTAINTY, ThermalDesignPower, cpu_ticks, thermal_d
 use super::{
     Meter, MeterError,
     clock::Mark,
+    cumulative::{CumulativeEnergy, Read},
+    edge::EdgeEnergy,
     integrate::{Power, thin},
     live::LivePower,
     reading::{
@@ -50,6 +52,33 @@ struct Track {
 }
 
 impl Track {
+    /// The estimate between the edges; as far as the model is right, it is exact at every sample.
+    fn within(&self, start: Mark, end: Mark) -> CumulativeEnergy {
+        let exact = |at: f64, joules| {
+            let edge = EdgeEnergy {
+                joules,
+                uncertainty_joules: 0.0,
+            };
+            (at, edge)
+        };
+        let (mut before, mut joules) = (start.monotonic_seconds, 0.0);
+        let reads = self.power.iter().map(|power| {
+            joules += power.watts * (power.at - before);
+            before = power.at;
+            Read {
+                at: power.at,
+                joules,
+                lag: 0.0,
+            }
+        });
+        CumulativeEnergy::new(
+            exact(start.monotonic_seconds, 0.0),
+            reads,
+            exact(end.monotonic_seconds, self.joules),
+            self.power.iter().map(|power| power.watts),
+        )
+    }
+
     /// Takes one sample; the time since the one before ran at the load between the two.
     fn sample(&mut self, is_edge: bool) {
         let at = Mark::now().monotonic_seconds;
@@ -183,6 +212,7 @@ impl Meter for EstimateMeter {
             range_joules: None,
             power_is_averaged: false,
             power: thin(&track.power, window.start.monotonic_seconds, end.monotonic_seconds),
+            cumulative: joules.map_or_else(CumulativeEnergy::default, |_| track.within(window.start, end)),
         };
         MeterReport {
             readings: vec![reading],

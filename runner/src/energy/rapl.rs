@@ -16,6 +16,8 @@ use self::{
 use super::{
     Meter, MeterError,
     clock::Mark,
+    cumulative::{CumulativeEnergy, Read},
+    edge::EdgeEnergy,
     integrate::{Power, thin},
     live::LivePower,
     reading::{
@@ -126,6 +128,9 @@ impl RaplMeter {
             integral_disagreement: None,
             power_is_averaged: false,
             power: thin(&power, start.monotonic_seconds, end.monotonic_seconds),
+            cumulative: joules.map_or_else(CumulativeEnergy::default, |_| {
+                track.within(start, end, edge_watts * UPDATE_PERIOD_SECONDS)
+            }),
         }
     }
 }
@@ -147,6 +152,30 @@ impl Track {
             last: None,
             failure: None,
         }
+    }
+
+    /// The counter between the edges, at which it is known to within some joules.
+    fn within(&self, start: Mark, end: Mark, uncertainty_joules: f64) -> CumulativeEnergy {
+        let edge = |at: Mark, read: Option<&RawCounter>| {
+            let joules = read.map_or(0.0, |read| read.joules);
+            let edge = EdgeEnergy {
+                joules,
+                uncertainty_joules,
+            };
+            (at.monotonic_seconds, edge)
+        };
+        let reads = self.energy.iter().map(|read| Read {
+            at: read.at.monotonic_seconds,
+            joules: read.joules,
+            lag: UPDATE_PERIOD_SECONDS,
+        });
+        let watts = power(self).into_iter().map(|power| power.watts);
+        CumulativeEnergy::new(
+            edge(start, self.energy.first()),
+            reads,
+            edge(end, self.energy.last()),
+            watts,
+        )
     }
 
     /// Mean power since the read before the last, W.

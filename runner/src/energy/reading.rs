@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::clock::Mark;
+use super::{clock::Mark, cumulative::CumulativeEnergy};
 
 /// The part of a node whose energy a counter covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -152,6 +152,9 @@ pub struct EnergyReading {
     pub power_is_averaged: bool,
     /// Power over the window, at most 60 points.
     pub power: Vec<PowerSample>,
+    /// How the energy grew within the window; empty where `joules` is missing.
+    #[serde(skip)]
+    pub cumulative: CumulativeEnergy,
 }
 
 /// Sum and count of samples, so that means can be pooled by sample.
@@ -315,6 +318,7 @@ mod tests {
             integral_disagreement: None,
             power_is_averaged: false,
             power: Vec::new(),
+            cumulative: CumulativeEnergy::default(),
         }
     }
 

@@ -25,7 +25,11 @@ impl Process<'_> {
         meter.start().map_err(ProtocolError::Meter)?;
         thread::sleep(duration.get());
         let report = meter.stop();
-        let readings = report.readings.into_iter().map(facts::reading).collect();
+        let readings = report
+            .readings
+            .into_iter()
+            .map(|one| facts::reading(one, None))
+            .collect();
         self.status.baselines.push(IdleBaseline { state, readings });
         self.status.held.baseline += begin.elapsed().as_secs_f64();
         Ok(())

@@ -7,7 +7,7 @@ use lem_crds::{
     metrics::Unavailable,
     runner::{
         AbsentDomain, ClockQuality, CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading,
-        Environment, GpuEnvironment, MeanOfSamples, PowerSample, Source,
+        Environment, GpuEnvironment, MeanOfSamples, PowerSample, Source, SteadyStateEnergy,
     },
 };
 
@@ -20,14 +20,15 @@ pub(super) struct Facts {
     pub(super) devices: Vec<DeviceObservation>,
 }
 
-pub(super) fn report(report: MeterReport) -> Facts {
+/// Of a report, with the energy of a part of its window: from and to in monotonic seconds.
+pub(super) fn report(report: MeterReport, steady: Option<(f64, f64)>) -> Facts {
     let MeterReport {
         readings,
         devices,
         absent,
     } = report;
     Facts {
-        energy: readings.into_iter().map(reading).collect(),
+        energy: readings.into_iter().map(|one| reading(one, steady)).collect(),
         absent: absent
             .into_iter()
             .map(|absent| AbsentDomain {
@@ -40,7 +41,7 @@ pub(super) fn report(report: MeterReport) -> Facts {
     }
 }
 
-pub(super) fn reading(reading: energy::EnergyReading) -> EnergyReading {
+pub(super) fn reading(reading: energy::EnergyReading, steady: Option<(f64, f64)>) -> EnergyReading {
     let cumulative = |raw: energy::RawCounter| CounterReading {
         at: timestamp(raw.at.wall_seconds),
         joules: raw.joules,
@@ -81,6 +82,12 @@ pub(super) fn reading(reading: energy::EnergyReading) -> EnergyReading {
                 watts: sample.watts,
             })
             .collect(),
+        steady_state: steady
+            .and_then(|(from, to)| reading.cumulative.between(from, to))
+            .map(|energy| SteadyStateEnergy {
+                joules: energy.joules,
+                uncertainty_joules: energy.uncertainty_joules,
+            }),
     }
 }
 

@@ -1,5 +1,5 @@
 //! Executes the requests of a window or of a warm-up: admits them as they arrive, steps the engine, notes the times.
-//! All memory is taken before the first step.
+//! All memory is taken by [`Execution::new`], before the window.
 
 use std::{
     collections::VecDeque,
@@ -8,7 +8,8 @@ use std::{
 };
 
 use crate::{
-    engine::{Engine, EngineError, SequenceRequest, StepKind},
+    energy::clock::monotonic_seconds,
+    engine::{Engine, EngineError, GeneratedToken, SequenceRequest, StepKind},
     metrics::LiveRequests,
     workload::{Requests, Schedule},
 };
@@ -16,6 +17,8 @@ use crate::{
 /// What was observed, in seconds since the start of execution.
 #[derive(Debug, Default)]
 pub(super) struct Observed {
+    /// When the execution started, in seconds on `CLOCK_MONOTONIC`.
+    pub(super) began: f64,
     /// Submission to completion of each completed request, in order of completion.
     pub(super) end_to_end: Vec<f64>,
     /// Submission to first token; empty without streaming.
@@ -57,111 +60,136 @@ struct Progress {
     tokens: u64,
 }
 
-/// Runs all requests to their end. What is live costs a few atomic additions per step.
-pub(super) fn execute(
-    requests: &Requests,
-    engine: &mut dyn Engine,
-    live: &LiveRequests,
-) -> Result<Observed, EngineError> {
-    let count = requests.prompts.len();
-    let gaps = if requests.streaming {
-        count * requests.max_output_tokens as usize
-    } else {
-        0
-    };
-    let mut observed = Observed {
-        end_to_end: Vec::with_capacity(count),
-        time_to_first_token: Vec::with_capacity(count),
-        inter_token: Vec::with_capacity(gaps),
-        lengths: Vec::with_capacity(count),
-        end_to_end_from_send: Vec::with_capacity(if requests.schedule.has_arrivals() { count } else { 0 }),
-        ..Observed::default()
-    };
-    let mut steady = SteadyWatch::new(&requests.schedule);
-    let mut progress = vec![Progress::default(); count];
-    let mut waiting: VecDeque<usize> = VecDeque::with_capacity(count);
-    let mut prepared: Vec<Option<SequenceRequest>> = (0..count).map(|index| Some(sequence(requests, index))).collect();
-    let mut output = Vec::with_capacity(64);
-    let mut arrived = 0;
-    let mut cached: u64 = 0;
+/// The requests of a window, ready to be sent.
+pub(super) struct Execution<'a> {
+    requests: &'a Requests,
+    observed: Observed,
+    progress: Vec<Progress>,
+    waiting: VecDeque<usize>,
+    prepared: Vec<Option<SequenceRequest>>,
+    output: Vec<GeneratedToken>,
+}
 
-    let begin = Instant::now();
-    let mut now = 0.0;
-    while observed.end_to_end.len() < count {
-        while arrived < count && has_arrived(&requests.schedule, arrived, arrived - observed.end_to_end.len(), now) {
-            progress[arrived].submitted = match &requests.schedule {
-                Schedule::ClosedLoop { .. } => now,
-                Schedule::Open { arrivals } => arrivals[arrived],
-            };
-            progress[arrived].sent = now;
-            waiting.push_back(arrived);
-            arrived += 1;
-        }
-        steady.before_step(arrived - observed.end_to_end.len(), now);
-        while engine.free_sequences() > 0
-            && let Some(request) = waiting.pop_front().and_then(|index| prepared[index].take())
-        {
-            engine.submit(request)?;
-        }
-        let stepped = now;
-        let kind = engine.step(&mut output)?;
-        now = begin.elapsed().as_secs_f64();
-        let prompt_tokens = match kind {
-            StepKind::Prefill { tokens } => {
-                observed.prefill_seconds += now - stepped;
-                tokens
-            }
-            StepKind::Decode { .. } => {
-                observed.decode_seconds += now - stepped;
-                0
-            }
-            StepKind::Mixed { tokens, .. } => {
-                observed.phases_overlap = true;
-                tokens
-            }
-            StepKind::Idle => {
-                now = await_arrival(&requests.schedule, arrived, begin);
-                continue;
-            }
+impl<'a> Execution<'a> {
+    /// Takes all memory that the execution will need.
+    pub(super) fn new(requests: &'a Requests) -> Self {
+        let count = requests.prompts.len();
+        let gaps = if requests.streaming {
+            count * requests.max_output_tokens as usize
+        } else {
+            0
         };
-        steady.after_step(prompt_tokens + output.len(), now);
-        live.output_tokens.inc_by(output.len() as u64);
-        for token in output.drain(..) {
-            let index = token.sequence as usize;
-            let sequence = &mut progress[index];
-            let prompt = requests.prompts[index].len() as u64;
-            if sequence.tokens == 0 {
-                live.input_tokens.inc_by(prompt);
-                cached += prompt;
-            }
-            cached += 1;
-            if requests.streaming {
-                if sequence.tokens == 0 {
-                    observed.time_to_first_token.push(now - sequence.submitted);
-                } else {
-                    observed.inter_token.push(now - sequence.last_token);
-                }
-            }
-            sequence.last_token = now;
-            sequence.tokens += 1;
-            if token.finished.is_some() {
-                live.requests.inc();
-                cached -= prompt + sequence.tokens;
-                observed.end_to_end.push(now - sequence.submitted);
-                if requests.schedule.has_arrivals() {
-                    observed.end_to_end_from_send.push(now - sequence.sent);
-                }
-                observed.lengths.push((prompt, sequence.tokens));
-                observed.input_tokens += prompt;
-                observed.output_tokens += sequence.tokens;
-            }
+        Self {
+            requests,
+            observed: Observed {
+                end_to_end: Vec::with_capacity(count),
+                time_to_first_token: Vec::with_capacity(count),
+                inter_token: Vec::with_capacity(gaps),
+                lengths: Vec::with_capacity(count),
+                end_to_end_from_send: Vec::with_capacity(if requests.schedule.has_arrivals() { count } else { 0 }),
+                ..Observed::default()
+            },
+            progress: vec![Progress::default(); count],
+            waiting: VecDeque::with_capacity(count),
+            prepared: (0..count).map(|index| Some(sequence(requests, index))).collect(),
+            output: Vec::with_capacity(64),
         }
-        live.batch_rows
-            .set((arrived - waiting.len() - observed.end_to_end.len()) as u64);
-        live.kv_cache_tokens.set(cached);
     }
-    observed.steady = steady.ended();
-    Ok(observed)
+
+    /// Runs all requests to their end. What is live costs a few atomic additions per step.
+    pub(super) fn run(self, engine: &mut dyn Engine, live: &LiveRequests) -> Result<Observed, EngineError> {
+        let Self {
+            requests,
+            mut observed,
+            mut progress,
+            mut waiting,
+            mut prepared,
+            mut output,
+        } = self;
+        let count = requests.prompts.len();
+        let mut steady = SteadyWatch::new(&requests.schedule);
+        let mut arrived = 0;
+        let mut cached: u64 = 0;
+        observed.began = monotonic_seconds();
+        let begin = Instant::now();
+        let mut now = 0.0;
+        while observed.end_to_end.len() < count {
+            while arrived < count && has_arrived(&requests.schedule, arrived, arrived - observed.end_to_end.len(), now)
+            {
+                progress[arrived].submitted = match &requests.schedule {
+                    Schedule::ClosedLoop { .. } => now,
+                    Schedule::Open { arrivals } => arrivals[arrived],
+                };
+                progress[arrived].sent = now;
+                waiting.push_back(arrived);
+                arrived += 1;
+            }
+            steady.before_step(arrived - observed.end_to_end.len(), now);
+            while engine.free_sequences() > 0
+                && let Some(request) = waiting.pop_front().and_then(|index| prepared[index].take())
+            {
+                engine.submit(request)?;
+            }
+            let stepped = now;
+            let kind = engine.step(&mut output)?;
+            now = begin.elapsed().as_secs_f64();
+            let prompt_tokens = match kind {
+                StepKind::Prefill { tokens } => {
+                    observed.prefill_seconds += now - stepped;
+                    tokens
+                }
+                StepKind::Decode { .. } => {
+                    observed.decode_seconds += now - stepped;
+                    0
+                }
+                StepKind::Mixed { tokens, .. } => {
+                    observed.phases_overlap = true;
+                    tokens
+                }
+                StepKind::Idle => {
+                    now = await_arrival(&requests.schedule, arrived, begin);
+                    continue;
+                }
+            };
+            steady.after_step(prompt_tokens + output.len(), now);
+            live.output_tokens.inc_by(output.len() as u64);
+            for token in output.drain(..) {
+                let index = token.sequence as usize;
+                let sequence = &mut progress[index];
+                let prompt = requests.prompts[index].len() as u64;
+                if sequence.tokens == 0 {
+                    live.input_tokens.inc_by(prompt);
+                    cached += prompt;
+                }
+                cached += 1;
+                if requests.streaming {
+                    if sequence.tokens == 0 {
+                        observed.time_to_first_token.push(now - sequence.submitted);
+                    } else {
+                        observed.inter_token.push(now - sequence.last_token);
+                    }
+                }
+                sequence.last_token = now;
+                sequence.tokens += 1;
+                if token.finished.is_some() {
+                    live.requests.inc();
+                    cached -= prompt + sequence.tokens;
+                    observed.end_to_end.push(now - sequence.submitted);
+                    if requests.schedule.has_arrivals() {
+                        observed.end_to_end_from_send.push(now - sequence.sent);
+                    }
+                    observed.lengths.push((prompt, sequence.tokens));
+                    observed.input_tokens += prompt;
+                    observed.output_tokens += sequence.tokens;
+                }
+            }
+            live.batch_rows
+                .set((arrived - waiting.len() - observed.end_to_end.len()) as u64);
+            live.kv_cache_tokens.set(cached);
+        }
+        observed.steady = steady.ended();
+        Ok(observed)
+    }
 }
 
 /// Watches whether as many requests are in the system as are configured (METHODOLOGY §4).

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use lem_crds::{experiment::Warmup, runner::WarmupRecord};
 
-use super::{ProtocolError, requests};
+use super::{ProtocolError, requests::Execution};
 use crate::{engine::Engine, metrics::LiveRequests, workload::Requests};
 
 /// Iteration times that the coefficient of variation is taken over.
@@ -34,7 +34,9 @@ pub(super) fn run(
     while times.len() < maximum {
         let iteration = Instant::now();
         let next = requests.warmup_requests(times.len(), engine.free_sequences());
-        requests::execute(&next, engine, &unseen).map_err(ProtocolError::Engine)?;
+        Execution::new(&next)
+            .run(engine, &unseen)
+            .map_err(ProtocolError::Engine)?;
         times.push(iteration.elapsed().as_secs_f64());
         let settled = limit.is_none_or(|limit| recent_variation(&times).is_some_and(|variation| variation < limit));
         if times.len() >= minimum && settled {

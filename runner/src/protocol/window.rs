@@ -11,7 +11,7 @@ use lem_crds::{
     samples::Samples,
 };
 
-use super::{Loaded, ProtocolError, facts, requests};
+use super::{Loaded, ProtocolError, facts, requests::Execution};
 use crate::{engine::ExecutionCounts, environment, flops, metrics::LiveRequests, workload::Requests};
 
 /// Measures one window and makes its record.
@@ -29,12 +29,14 @@ pub(super) fn measure(
         node,
         previous_plan: _,
     } = loaded;
+    let execution = Execution::new(requests);
     engine.begin_window(salt(&assignment.window.batching, &assignment.trial, false));
     let before = engine.counts();
     engine.synchronize().map_err(ProtocolError::Engine)?;
     let started = meter.start().map_err(ProtocolError::Meter)?;
-    let observed =
-        requests::execute(requests, engine.as_mut(), live).and_then(|observed| engine.synchronize().map(|()| observed));
+    let observed = execution
+        .run(engine.as_mut(), live)
+        .and_then(|observed| engine.synchronize().map(|()| observed));
     let ended = meter.mark_end();
     // From here on the window is over.
     let report = meter.stop();
@@ -50,7 +52,11 @@ pub(super) fn measure(
         .map(|(prompt, output)| flops::architecture_flops(&description.architecture, *prompt, *output))
         .sum();
     let pack = |seconds: &[f64]| Samples::pack(seconds).map_err(ProtocolError::Samples);
-    let facts = facts::report(report);
+    let monotonic = |since_began: f64| observed.began + since_began;
+    let steady = observed
+        .steady
+        .map(|steady| (monotonic(steady.start), monotonic(steady.end)));
+    let facts = facts::report(report, steady);
     let phases = |seconds| (!observed.phases_overlap).then_some(seconds);
     Ok(WindowRecord {
         trial: assignment.trial.clone(),
@@ -73,7 +79,7 @@ pub(super) fn measure(
         prefill_seconds: phases(observed.prefill_seconds),
         decode_seconds: phases(observed.decode_seconds),
         steady_state: observed.steady.map(|steady| SteadyStateRecord {
-            start_seconds: steady.start,
+            start_seconds: monotonic(steady.start) - started.monotonic_seconds,
             duration_seconds: steady.end - steady.start,
             tokens: steady.tokens,
         }),

@@ -146,6 +146,7 @@ impl Figures<'_> {
                     watts: watts + f64::from(index % 7),
                 })
                 .collect(),
+            steady_state: None,
         }
     }
 

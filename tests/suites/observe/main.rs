@@ -12,7 +12,6 @@
 
 mod cardinality;
 #[path = "../cluster/experiment.rs"]
-#[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]
 mod experiment;
 #[path = "../chart/helm.rs"]
 #[expect(dead_code, reason = "it is shared with another suite, which uses the rest")]

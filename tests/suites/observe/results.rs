@@ -19,7 +19,7 @@ fn near(found: f64, expected: f64, relative: f64, what: &str) {
 #[ignore = "needs root and the cluster's programs"]
 async fn every_window_of_every_pod_is_in_the_live_counters_although_the_pods_are_gone() {
     let scene = scene().await;
-    let windows = &scene.windows;
+    let (experiment, windows) = (&scene.experiment, &scene.windows);
     let energy = windows.iter().flat_map(|window| &window.energy);
     let gpu: f64 = energy
         .filter(|reading| reading.counter.domain == Domain::Gpu)
@@ -29,7 +29,7 @@ async fn every_window_of_every_pod_is_in_the_live_counters_although_the_pods_are
     let input: u64 = windows.iter().map(|window| window.input_tokens).sum();
     let seconds: f64 = windows.iter().map(|window| window.duration_seconds).sum();
     let of = |name: &str, more: &str| {
-        let expression = format!(r#"sum(max_over_time({name}{{experiment="after"{more}}}[1h]))"#);
+        let expression = format!(r#"sum(max_over_time({name}{{experiment="{experiment}"{more}}}[1h]))"#);
         scene.prometheus.query(&expression)[0].value()
     };
     near(of("lem_runner_windows_total", ""), windows.len() as f64, 0.0, "windows");
@@ -59,11 +59,12 @@ async fn every_window_of_every_pod_is_in_the_live_counters_although_the_pods_are
 #[ignore = "needs root and the cluster's programs"]
 async fn results_in_prometheus_are_those_of_the_status_and_the_energy_of_the_windows_is_their_sum() {
     let scene = scene().await;
+    let experiment = &scene.experiment;
     let mut total = 0.0;
     for point in &scene.status.points {
         let label = lem_crds::plan::label(&point.values);
         let of = |name: &str, more: &str| {
-            let expression = format!(r#"max by (point) ({name}{{experiment="after",point="{label}"{more}}})"#);
+            let expression = format!(r#"max by (point) ({name}{{experiment="{experiment}",point="{label}"{more}}})"#);
             scene.prometheus.query(&expression)[0].value()
         };
         let joules = point.metrics.joules_per_token.as_ref().unwrap();
@@ -84,10 +85,11 @@ async fn results_in_prometheus_are_those_of_the_status_and_the_energy_of_the_win
         total += of("lem_point_energy_joules", r#",domain="gpu""#) * of("lem_point_cycles", "");
     }
     assert_eq!(scene.status.points.len(), 2);
-    let live = r#"sum(max_over_time(lem_runner_energy_joules_total{experiment="after",domain="gpu"}[1h]))"#;
+    let live =
+        format!(r#"sum(max_over_time(lem_runner_energy_joules_total{{experiment="{experiment}",domain="gpu"}}[1h]))"#);
     // The status keeps seven digits.
     near(
-        scene.prometheus.query(live)[0].value(),
+        scene.prometheus.query(&live)[0].value(),
         total,
         1e-6,
         "joules of the GPUs",
@@ -126,8 +128,10 @@ async fn counters_never_go_back_and_the_operator_is_found_from_beginning_to_end(
 #[ignore = "needs root and the cluster's programs"]
 async fn the_node_that_draws_four_times_the_power_is_named() {
     let scene = scene().await;
-    let expression = r#"max by (point, node) (lem_node_outlier_joules_per_token{experiment="after"})"#;
-    let found = scene.prometheus.query(expression);
+    let experiment = &scene.experiment;
+    let expression =
+        format!(r#"max by (point, node) (lem_node_outlier_joules_per_token{{experiment="{experiment}"}})"#);
+    let found = scene.prometheus.query(&expression);
     let wasteful = found.iter().filter(|series| series.metric["node"] == WASTEFUL);
     assert_eq!(wasteful.count(), 2, "one for each point: {found:?}");
 }

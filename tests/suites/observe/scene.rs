@@ -1,7 +1,11 @@
 //! What the tests look at: a cluster with the operator from the chart, a Prometheus, and two finished experiments.
 
 use jiff::Timestamp;
-use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, runner::WindowRecord};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use lem_crds::{EfficiencyExperiment, EfficiencyExperimentStatus, EfficiencySchedule, runner::WindowRecord};
 use lem_fake_nvml::{Board, Waveform};
 use lem_test_cluster::{Cluster, NodeOptions, Options};
 use serde_json::{Value, json};
@@ -27,7 +31,9 @@ pub(crate) struct Scene {
     pub(crate) prometheus: Prometheus,
     /// When Prometheus began.
     pub(crate) since: Timestamp,
-    /// Of the experiment `after`.
+    /// Name of the second experiment, which a schedule has created.
+    pub(crate) experiment: String,
+    /// Of the same.
     pub(crate) status: EfficiencyExperimentStatus,
     /// Of the same: what its processes reported.
     pub(crate) windows: Vec<WindowRecord>,
@@ -60,24 +66,50 @@ async fn set_up() -> Scene {
     let world = World::on(cluster, "observe").await;
     world.apply(&measured("before")).await;
     world.ended("before").await;
-    let mut after = measured("after");
-    let baseline = ("lem.dev/baseline-experiment".to_owned(), "before".to_owned());
-    after.metadata.annotations = Some([baseline].into());
-    world.apply(&after).await;
-    let status = world.ended("after").await;
-    // Written once an experiment is over: with it everything else of the result has been scraped.
-    let last = r#"lem_node_outlier_joules_per_token{experiment="after"}"#;
-    prometheus.until(last, |found| !found.is_empty()).await;
-    let runners = world.runners("after").await;
+    let experiment = scheduled_once(&world).await;
+    let status = world.ended(&experiment).await;
+    // Written once an experiment is over: with them everything else of the result has been scraped.
+    for last in [
+        format!(r#"lem_node_outlier_joules_per_token{{experiment="{experiment}"}}"#),
+        "lem_schedule_worst_ratio".to_owned(),
+    ] {
+        prometheus.until(&last, |found| !found.is_empty()).await;
+    }
+    let runners = world.runners(&experiment).await;
     let reported = runners.into_iter().filter_map(|runner| runner.status);
     Scene {
         cluster,
         prometheus,
         since,
+        experiment,
         status,
         windows: reported.flat_map(|status| status.windows).collect(),
         _world: world,
     }
+}
+
+/// The name of the one experiment of a schedule that is suspended as soon as it has begun.
+async fn scheduled_once(world: &World) -> String {
+    let comparison = json!({"comparison": {"baselineExperimentName": "before"}});
+    let mut schedule = experiment::every_minute("nightly", &measured("of"), &comparison);
+    let baseline = ("lem.dev/baseline-experiment".to_owned(), "before".to_owned());
+    schedule.spec.experiment_template.metadata.annotations = [baseline].into();
+    let schedules: Api<EfficiencySchedule> = world.api();
+    schedules.create(&PostParams::default(), &schedule).await.unwrap();
+    let began = "the experiment of the schedule";
+    let name = world
+        .eventually(began, || async {
+            let found = schedules.get("nightly").await.map_err(|error| error.to_string())?;
+            let active = found.status.iter().flat_map(|status| &status.active).next();
+            active.cloned().ok_or_else(|| format!("{:#?}", found.status))
+        })
+        .await;
+    let suspend = Patch::Merge(json!({"spec": {"suspend": true}}));
+    schedules
+        .patch("nightly", &PatchParams::default(), &suspend)
+        .await
+        .unwrap();
+    name
 }
 
 fn node(index: usize) -> NodeOptions {

@@ -7,7 +7,8 @@ use lem_crds::{
     runner::{
         ClockQuality, ComputePrecision, CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading,
         Environment, FlopCount, FlopMethod, GpuEnvironment, HeldSeconds, IdleBaseline, IdleState, KvCacheRecord,
-        MeanOfSamples, RunnerError, Source, StaticBatchRecord, SteadyStateRecord, WarmupRecord, WindowRecord,
+        MeanOfSamples, RunnerError, Source, StaticBatchRecord, SteadyStateEnergy, SteadyStateRecord, WarmupRecord,
+        WindowRecord,
     },
     samples::Samples,
     status::{Doubt, TrialResult, VerdictReason},
@@ -127,6 +128,7 @@ pub(super) fn reading(counter: CounterIdentity, start: f64, end: f64, from: f64,
         integral_joules: None,
         power_is_averaged: false,
         power: Vec::new(),
+        steady_state: None,
     }
 }
 
@@ -148,12 +150,19 @@ pub(super) fn gpu(process: u32) -> String {
 
 /// One process on node `node-a` with its own GPU and the node's only package, measured from `start` to `end`.
 ///
-/// 100 input and 50 output tokens; latencies of 1, 2, 3 and 4 s; GPU 300 W and package 100 W, idle 50 W and 20 W.
+/// 100 input and 50 output tokens; latencies of 1, 2, 3 and 4 s; GPU 300 W and package 100 W, idle 50 W and 20 W; half of the
+/// window steady, at 330 W and 110 W.
 #[expect(clippy::too_many_lines, reason = "one entry per field of the record")]
 pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64) -> Process {
     let length = end - start;
     let gpu_counter = counter(Domain::Gpu, "node-a", &gpu(index));
     let package = counter(Domain::Cpu, "node-a", "package-0");
+    let steady = |watts: f64| {
+        Some(SteadyStateEnergy {
+            joules: watts * length / 2.0,
+            uncertainty_joules: 1.0,
+        })
+    };
     let window = WindowRecord {
         trial: identity.clone(),
         node: "node-a".to_owned(),
@@ -207,8 +216,14 @@ pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64
             ..KvCacheRecord::default()
         }),
         energy: vec![
-            reading(gpu_counter.clone(), start, end, 1000.0 + 300.0 * start, 300.0 * length),
-            reading(package.clone(), start, end, 5000.0 + 100.0 * start, 100.0 * length),
+            EnergyReading {
+                steady_state: steady(330.0),
+                ..reading(gpu_counter.clone(), start, end, 1000.0 + 300.0 * start, 300.0 * length)
+            },
+            EnergyReading {
+                steady_state: steady(110.0),
+                ..reading(package.clone(), start, end, 5000.0 + 100.0 * start, 100.0 * length)
+            },
         ],
         absent_domains: Vec::new(),
         devices: vec![DeviceObservation {

@@ -68,13 +68,13 @@ fn one_process_gives_the_figures_computed_by_hand() {
     near(metrics.duty_cycle, 0.5);
     near(metrics.mbu, 1e11 / 3352e9);
     near(metrics.steady_state_tokens_per_second, 15.0); // 75 in half of 10 s
+    near(metrics.steady_state_joules_per_token, 440.0 / 15.0); // 330 W + 110 W
     near(metrics.send_latency_mean_ms, 2500.0); // as from submission: no arrivals of their own
     for (field, reason) in [
         ("temporalOverlap", Unavailable::SingleProcess),
         ("startSkewMs", Unavailable::SingleProcess),
         ("dramEnergyJ", Unavailable::NoCounter),
         ("kvCacheHitRate", Unavailable::NotPaged),
-        ("steadyStateJoulesPerToken", Unavailable::PhaseNotResolved),
         ("prefillEnergyJ", Unavailable::PhaseNotResolved),
     ] {
         assert_eq!(result.not_available.get(field), Some(&reason), "{field}");
@@ -108,6 +108,11 @@ fn two_gpus_and_one_package_are_three_counters_and_not_four() {
     near(metrics.e2e_latency_p95_ms, 4000.0);
     near(metrics.token_efficiency_index, 100.0 / 12.0 * (100.0 / 7785.0));
     near(metrics.tokens_per_gb_vram, 2.5); // 100 / (20 + 20)
+    // Both GPUs' steady power and the package's once, over the tokens per second of both.
+    near(
+        metrics.steady_state_joules_per_token,
+        770.0 / (75.0 / 5.0 + 75.0 / 5.975),
+    );
     near(metrics.mfu, 2e12 / 12.0 / (2.0 * 989.4e12));
 }
 
@@ -262,4 +267,32 @@ fn a_trial_without_a_process_is_invalid_and_every_figure_has_a_reason() {
     assert_eq!(result.verdict, Verdict::Invalid);
     assert!(result.metrics.iter().all(|(_, value)| value.is_none()));
     assert_eq!(result.not_available.len(), result.metrics.iter().count());
+}
+
+#[test]
+fn the_energy_of_a_steady_state_is_absent_where_one_counter_cannot_tell_it() {
+    let evaluated = |change: fn(&mut lem_crds::runner::WindowRecord)| {
+        let mut trial = trial(&[(0.0, 10.0)]);
+        change(trial.processes[0].window.as_mut().unwrap());
+        let result = trial.evaluate();
+        assert!(
+            result.metrics.joules_per_token.is_some(),
+            "the whole window has its energy"
+        );
+        result.not_available.get("steadyStateJoulesPerToken").copied()
+    };
+    assert_eq!(evaluated(|_| {}), None);
+    let untold = evaluated(|window| window.energy[1].steady_state = None);
+    assert_eq!(untold, Some(Unavailable::PhaseNotResolved));
+    // 0.05 × 2200 J are 110 J.
+    let within = evaluated(|window| bound(window, 108.0));
+    assert_eq!(within, None);
+    let beyond = evaluated(|window| bound(window, 112.0));
+    assert_eq!(beyond, Some(Unavailable::PhaseNotResolved));
+    let never = evaluated(|window| window.steady_state = None);
+    assert_eq!(never, Some(Unavailable::NoSteadyState));
+}
+
+fn bound(window: &mut lem_crds::runner::WindowRecord, joules: f64) {
+    window.energy[0].steady_state.as_mut().unwrap().uncertainty_joules = joules;
 }

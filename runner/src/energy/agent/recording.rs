@@ -8,6 +8,7 @@ use lem_crds::{
 use super::{
     super::{
         clock::Mark,
+        cumulative::{CumulativeEnergy, Read},
         edge::EdgeEnergy,
         integrate::{Power, thin},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
@@ -15,6 +16,7 @@ use super::{
     edge::{Reading, energy_at_end, energy_at_start, sides, watts},
     failed,
 };
+use crate::energy::rapl::UPDATE_PERIOD_SECONDS;
 
 /// All readings of one window.
 #[derive(Debug)]
@@ -181,9 +183,33 @@ impl Recording {
             integral_disagreement: None,
             power_is_averaged: false,
             power: thin(&power, start.monotonic_seconds, end.monotonic_seconds),
+            cumulative: known.map_or_else(CumulativeEnergy::default, |(readings, edges)| {
+                within(readings, edges, (start, end), &power)
+            }),
             unavailable: edges.err(),
         }
     }
+}
+
+/// The counter between the edges. Each reading was made some time before the agent was done with it.
+fn within(
+    readings: &[Reading],
+    [first, last]: &[EdgeEnergy; 2],
+    (start, end): (Mark, Mark),
+    power: &[Power],
+) -> CumulativeEnergy {
+    let reads = readings.iter().map(|reading| Read {
+        at: reading.to,
+        joules: reading.joules,
+        lag: reading.to - reading.from + UPDATE_PERIOD_SECONDS,
+    });
+    let watts = power.iter().map(|power| power.watts);
+    CumulativeEnergy::new(
+        (start.monotonic_seconds, *first),
+        reads,
+        (end.monotonic_seconds, *last),
+        watts,
+    )
 }
 
 /// Time between the readings on the two sides of an instant, s.

@@ -1,11 +1,15 @@
 //! The polls of one board around and inside one window, and the reading that they make. Pure.
 
-use super::super::{
-    clock::Mark,
-    edge::{energy_at_end, energy_at_start, gain},
-    integrate::{Power, thin, trapezoid},
-    reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
-    tick::{CounterSample, ticks, update_period, was_reset},
+use super::{
+    super::{
+        clock::Mark,
+        cumulative::{CumulativeEnergy, Read},
+        edge::{EdgeEnergy, energy_at_end, energy_at_start, gain},
+        integrate::{Power, thin, trapezoid},
+        reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
+        tick::{CounterSample, ticks, update_period, was_reset},
+    },
+    sampler::LONGEST_WAIT_SECONDS,
 };
 
 /// Polls kept before the window: about two seconds of them.
@@ -103,11 +107,14 @@ impl Recording {
             range_joules: None,
             power_is_averaged: averaged,
             power: thin(&self.power, from, to),
+            cumulative: CumulativeEnergy::default(),
         };
         match self.counted(from, to) {
-            Ok((joules, uncertainty)) => {
+            Ok([first, last]) => {
+                let joules = last.joules - first.joules;
                 reading.joules = Some(joules);
-                reading.uncertainty_joules = Some(uncertainty);
+                reading.uncertainty_joules = Some(last.uncertainty_joules + first.uncertainty_joules);
+                reading.cumulative = self.counted_within((from, first), (to, last));
                 reading.integral_disagreement = integral
                     .filter(|_| joules > 0.0)
                     .map(|integral| (joules - integral.joules).abs() / joules);
@@ -116,6 +123,7 @@ impl Recording {
             Err(failure) if failure.reason != UnavailableReason::CounterReset && integral.is_some() => {
                 reading.source = EnergySource::NvmlPowerIntegral;
                 reading.joules = reading.integral_joules;
+                reading.cumulative = self.integrated_within(from, to);
                 reading.uncertainty_joules = integral.map(|integral| {
                     integral.error_joules + if averaged { self.averaging_joules(from, to) } else { 0.0 }
                 });
@@ -125,7 +133,8 @@ impl Recording {
         reading
     }
 
-    fn counted(&self, from: f64, to: f64) -> Result<(f64, f64), Unavailable> {
+    /// The counter at both edges.
+    fn counted(&self, from: f64, to: f64) -> Result<[EdgeEnergy; 2], Unavailable> {
         if let Some(failure) = &self.counter_failure {
             return Err(failure.clone());
         }
@@ -153,10 +162,40 @@ impl Recording {
                 "the energy counter was not read at both edges",
             )
         })?;
-        Ok((
-            end.joules - start.joules,
-            end.uncertainty_joules + start.uncertainty_joules,
-        ))
+        Ok([start, end])
+    }
+
+    /// The counter within the window: each value read is up to one period old.
+    fn counted_within(&self, start: (f64, EdgeEnergy), end: (f64, EdgeEnergy)) -> CumulativeEnergy {
+        let lag = self.update_period().unwrap_or(LONGEST_WAIT_SECONDS);
+        let reads = self.inside.iter().map(|poll| Read {
+            at: poll.at,
+            joules: poll.joules,
+            lag,
+        });
+        CumulativeEnergy::new(start, reads, end, self.watts_within(start.0, end.0))
+    }
+
+    /// The same of the power's integral, which has no steps.
+    fn integrated_within(&self, from: f64, to: f64) -> CumulativeEnergy {
+        let exact = |joules| EdgeEnergy {
+            joules,
+            uncertainty_joules: 0.0,
+        };
+        let mut joules = 0.0;
+        let mut reads = Vec::with_capacity(self.power.len());
+        for pair in self.power.windows(2) {
+            let at = pair[1].at.clamp(from, to);
+            joules += trapezoid(pair, pair[0].at.clamp(from, to), at).map_or(0.0, |part| part.joules);
+            reads.push(Read { at, joules, lag: 0.0 });
+        }
+        let watts = self.watts_within(from, to);
+        CumulativeEnergy::new((from, exact(0.0)), reads.into_iter(), (to, exact(joules)), watts)
+    }
+
+    fn watts_within(&self, from: f64, to: f64) -> impl Iterator<Item = f64> {
+        let inside = self.power.iter().filter(move |power| (from..=to).contains(&power.at));
+        inside.map(|power| power.watts)
     }
 
     fn power_covers(&self, from: f64, to: f64) -> bool {
@@ -166,14 +205,8 @@ impl Recording {
 
     /// A mean over the last second is late by half a second: bound by the range of power seen.
     fn averaging_joules(&self, from: f64, to: f64) -> f64 {
-        let inside = || {
-            self.power
-                .iter()
-                .filter(|power| (from..=to).contains(&power.at))
-                .map(|power| power.watts)
-        };
-        let highest = inside().fold(0.0, f64::max);
-        (highest - inside().fold(highest, f64::min)).min(highest)
+        let highest = self.watts_within(from, to).fold(0.0, f64::max);
+        (highest - self.watts_within(from, to).fold(highest, f64::min)).min(highest)
     }
 }
 
