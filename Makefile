@@ -21,7 +21,7 @@ export LEM_MODEL_DIRECTORY := $(CURDIR)/models
 # Where the tests of the GPU kernels find the compiler; they skip, and say so, without it.
 export LEM_NVRTC_DIRECTORY ?= $(CURDIR)/models/nvrtc
 
-.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench bench-engine bench-scale setup-bench fuzz miri clean
+.PHONY: help demo test setup model nvrtc build images cluster cluster-down test-cluster generate format check-format lint doc deny unit bench bench-engine bench-scale setup-bench fuzz miri sanitize clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -183,16 +183,21 @@ fuzz: ## feed damaged models and experiments to their readers, 100 s each (FUZZ_
 	python3 tests/fuzz/seeds.py
 	@for target in gguf safetensors experiment; do \
 		cargo fuzz run --fuzz-dir tests/fuzz --sanitizer none $$target -- \
-			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=65536 -print_final_stats=1 -verbosity=0; \
+			-max_total_time=$(FUZZ_SECONDS) -timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -max_len=65536 -print_final_stats=1 -verbosity=0 || exit 1; \
 	done
 
 # A kernel that reads or writes past its slices, or two threads that race for one, is an error here and nowhere else. The tests
 # are those of the code with `unsafe` in it. Without the flag for floats the interpreter varies the last bits of `exp`.
-MIRI_TOOLCHAIN ?= nightly
+NIGHTLY_TOOLCHAIN ?= nightly
 miri: ## interpret the engine's tests and look for undefined behaviour
-	rustup toolchain install $(MIRI_TOOLCHAIN) --profile minimal --component miri --component rust-src
-	PROPTEST_CASES=2 MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-deterministic-floats" cargo +$(MIRI_TOOLCHAIN) miri test --manifest-path engine/Cargo.toml --lib -- \
+	rustup toolchain install $(NIGHTLY_TOOLCHAIN) --profile minimal --component miri --component rust-src
+	PROPTEST_CASES=2 MIRIFLAGS="-Zmiri-disable-isolation -Zmiri-ignore-leaks -Zmiri-deterministic-floats" cargo +$(NIGHTLY_TOOLCHAIN) miri test --manifest-path engine/Cargo.toml --lib -- \
 		kernels:: packed:: pool:: shared:: decoder::tests::two_threads
+
+# The interpreter knows no vector instructions: their kernels run for real, and every access beside a buffer is an error.
+sanitize: ## run the engine's tests under AddressSanitizer, vector kernels included
+	rustup toolchain install $(NIGHTLY_TOOLCHAIN) --profile minimal
+	RUSTFLAGS=-Zsanitizer=address cargo +$(NIGHTLY_TOOLCHAIN) test --manifest-path engine/Cargo.toml --lib --target x86_64-unknown-linux-gnu
 
 clean: ## remove what was built
 	cargo clean

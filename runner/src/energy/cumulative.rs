@@ -1,9 +1,8 @@
 //! How the energy of one counter grew within a window, and the energy of a part of the window from it. Pure.
 //!
 //! Inside a window the counters are read at the sample interval only, and a part begins and ends where the requests
-//! have it. The energy only grows, so at any instant it lies between the readings on its two sides; and it grows no
-//! faster than at the highest power that was seen. Both together are the error bar, and the straight line between the
-//! readings is the value.
+//! have it. The energy only grows, so at any instant it lies between the reads on its two sides; and it grows no faster
+//! than at the highest power that was seen. Both together bound it at every instant; the middle of the bounds is the value.
 
 use super::edge::EdgeEnergy;
 
@@ -66,7 +65,8 @@ impl CumulativeEnergy {
                 lowest: read.joules,
                 highest: read.joules + highest_watts * read.lag,
             });
-        let known = [edge(start)].into_iter().chain(inside).chain([edge(end)]).collect();
+        let mut known: Vec<Known> = [edge(start)].into_iter().chain(inside).chain([edge(end)]).collect();
+        tighten(&mut known, highest_watts);
         Self { known, highest_watts }
     }
 
@@ -93,22 +93,32 @@ impl CumulativeEnergy {
         let next = next.min(self.known.len() - 1);
         let (before, after) = (&self.known[next.saturating_sub(1)], &self.known[next]);
         let (since, until) = (instant - before.at, after.at - instant);
-        let bounded = Known {
-            at: instant,
-            lowest: before.lowest.max(after.lowest - self.highest_watts * until),
-            highest: after.highest.min(before.highest + self.highest_watts * since),
-        };
-        if since + until <= 0.0 {
-            return *after;
-        }
-        let line = before.middle() + (after.middle() - before.middle()) * since / (since + until);
-        // Symmetric about the line, so that the middle is the value.
-        let reach = (line - bounded.lowest).max(bounded.highest - line).max(0.0);
+        let lowest = before.lowest.max(after.lowest - self.highest_watts * until);
+        let highest = after.highest.min(before.highest + self.highest_watts * since);
         Known {
             at: instant,
-            lowest: line - reach,
-            highest: line + reach,
+            lowest,
+            highest: highest.max(lowest),
         }
+    }
+}
+
+/// Narrows each instant by those before it and then by those after it: an exact edge says much of the old values read beside it.
+fn tighten(known: &mut [Known], highest_watts: f64) {
+    for index in 1..known.len() {
+        let before = known[index - 1];
+        let own = &mut known[index];
+        own.lowest = own.lowest.max(before.lowest);
+        own.highest = own.highest.min(before.highest + highest_watts * (own.at - before.at));
+        // Some power was higher than all that was sampled: what was counted goes before it.
+        own.highest = own.highest.max(own.lowest);
+    }
+    for index in (1..known.len()).rev() {
+        let after = known[index];
+        let own = &mut known[index - 1];
+        own.highest = own.highest.min(after.highest);
+        own.lowest = own.lowest.max(after.lowest - highest_watts * (after.at - own.at));
+        own.lowest = own.lowest.min(own.highest);
     }
 }
 
