@@ -6,6 +6,10 @@
 
 use super::edge::EdgeEnergy;
 
+/// How much higher than its mean over a sample interval power may have been within it, where it is not sampled itself. The same
+/// is assumed of a stepping counter's unseen part at the edges of a window.
+pub(super) const PEAK_OVER_MEAN: f64 = 3.0;
+
 /// A counter as it was read.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Read {
@@ -43,8 +47,8 @@ pub struct CumulativeEnergy {
 }
 
 impl CumulativeEnergy {
-    /// From the counter at the edges with their instants (monotonic seconds), from reads of it in order, and from powers in W.
-    /// Reads that lie beyond the edges are left out.
+    /// From the counter at the edges with their instants (monotonic seconds), from reads of it in order, and from powers that
+    /// it reached, in W. Reads that lie beyond the edges are left out.
     pub(super) fn new(
         start: (f64, EdgeEnergy),
         reads: impl Iterator<Item = Read>,

@@ -16,7 +16,7 @@ use self::{
 use super::{
     Meter, MeterError,
     clock::Mark,
-    cumulative::{CumulativeEnergy, Read},
+    cumulative::{CumulativeEnergy, PEAK_OVER_MEAN, Read},
     edge::EdgeEnergy,
     integrate::{Power, thin},
     live::LivePower,
@@ -169,7 +169,7 @@ impl Track {
             joules: read.joules,
             lag: UPDATE_PERIOD_SECONDS,
         });
-        let watts = power(self).into_iter().map(|power| power.watts);
+        let watts = power(self).into_iter().map(|power| PEAK_OVER_MEAN * power.watts);
         CumulativeEnergy::new(
             edge(start, self.energy.first()),
             reads,

@@ -170,6 +170,13 @@ fn energy_through_the_socket_is_that_of_the_counters_within_its_error_bar() {
             );
             relative.push((joules / truth.middle() - 1.0).abs());
             bars.push(bar / truth.middle());
+            let [from, to] = [0.3, 0.8].map(|share| start.monotonic_seconds + share * seconds);
+            let truth = node.powercap.truth(zone, from, to);
+            let part = reading.cumulative.between(from, to).unwrap();
+            assert!(
+                truth.error(part.joules) <= part.uncertainty_joules,
+                "part of window {window}, zone {zone}: {part:?}, truth {truth:?}"
+            );
         }
     }
     relative.sort_by(f64::total_cmp);

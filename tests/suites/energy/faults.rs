@@ -130,6 +130,15 @@ fn a_board_without_a_counter_falls_back_to_labelled_power() {
     let reading = &window(&mut meter, 0.5).readings[0];
     assert_eq!(reading.source, EnergySource::NvmlPowerIntegral);
     assert_inside_bars([(reading, 400.0)]);
+    let start = reading.start.monotonic_seconds;
+    let part = reading
+        .cumulative
+        .between(start + 0.1, start + 0.4)
+        .expect("a part of the window");
+    assert!(
+        (part.joules - 120.0).abs() <= part.uncertainty_joules + 0.01,
+        "{part:?}"
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use lem_crds::{
 use super::{
     super::{
         clock::Mark,
-        cumulative::{CumulativeEnergy, Read},
+        cumulative::{CumulativeEnergy, PEAK_OVER_MEAN, Read},
         edge::EdgeEnergy,
         integrate::{Power, thin},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
@@ -203,7 +203,7 @@ fn within(
         joules: reading.joules,
         lag: reading.to - reading.from + UPDATE_PERIOD_SECONDS,
     });
-    let watts = power.iter().map(|power| power.watts);
+    let watts = power.iter().map(|power| PEAK_OVER_MEAN * power.watts);
     CumulativeEnergy::new(
         (start.monotonic_seconds, *first),
         reads,

@@ -3,7 +3,7 @@
 use super::{
     super::{
         clock::Mark,
-        cumulative::{CumulativeEnergy, Read},
+        cumulative::{CumulativeEnergy, PEAK_OVER_MEAN, Read},
         edge::{EdgeEnergy, energy_at_end, energy_at_start, gain},
         integrate::{Power, thin, trapezoid},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
@@ -114,7 +114,8 @@ impl Recording {
                 let joules = last.joules - first.joules;
                 reading.joules = Some(joules);
                 reading.uncertainty_joules = Some(last.uncertainty_joules + first.uncertainty_joules);
-                reading.cumulative = self.counted_within((from, first), (to, last));
+                let peak = if averaged { PEAK_OVER_MEAN } else { 1.0 };
+                reading.cumulative = self.counted_within((from, first), (to, last), peak);
                 reading.integral_disagreement = integral
                     .filter(|_| joules > 0.0)
                     .map(|integral| (joules - integral.joules).abs() / joules);
@@ -165,15 +166,16 @@ impl Recording {
         Ok([start, end])
     }
 
-    /// The counter within the window: each value read is up to one period old.
-    fn counted_within(&self, start: (f64, EdgeEnergy), end: (f64, EdgeEnergy)) -> CumulativeEnergy {
+    /// The counter within the window: each value read is up to one period old. Power reached `peak` times what was sampled.
+    fn counted_within(&self, start: (f64, EdgeEnergy), end: (f64, EdgeEnergy), peak: f64) -> CumulativeEnergy {
         let lag = self.update_period().unwrap_or(LONGEST_WAIT_SECONDS);
         let reads = self.inside.iter().map(|poll| Read {
             at: poll.at,
             joules: poll.joules,
             lag,
         });
-        CumulativeEnergy::new(start, reads, end, self.watts_within(start.0, end.0))
+        let watts = self.watts_within(start.0, end.0).map(|watts| peak * watts);
+        CumulativeEnergy::new(start, reads, end, watts)
     }
 
     /// The same of the power's integral, which has no steps.
