@@ -188,8 +188,8 @@ metric_set! {
     counter_integral_disagreement "counterIntegralDisagreement" ["1"] "Largest |counter − integral| / counter over the GPUs.";
     prefill_time_sec "prefillTimeSec" ["s"] "Time spent in prefill steps, summed over processes; phases that do not overlap only.";
     decode_time_sec "decodeTimeSec" ["s"] "Time spent in decode steps, summed over processes; phases that do not overlap only.";
-    prefill_energy_j "prefillEnergyJ" ["J"] "Energy of the prefill phases, by a named method.";
-    decode_energy_j "decodeEnergyJ" ["J"] "Energy of the decode phases, by a named method.";
+    prefill_energy_j "prefillEnergyJ" ["J"] "Energy of the prefill phases, by the times of the steps; phases that do not overlap only, and where the counters tell it to within 5 %.";
+    decode_energy_j "decodeEnergyJ" ["J"] "Energy of the decode phases, as prefill_energy_j.";
     steady_state_duration_sec "steadyStateDurationSec" ["s"] "From the configured concurrency first reached until it can no longer be kept.";
     steady_state_tokens_per_second "steadyStateTokensPerSecond" ["tok/s"] "Throughput of the steady-state window.";
     steady_state_joules_per_token "steadyStateJoulesPerToken" ["J/tok"] "Energy per token of the steady-state window; absent where the counters do not tell its energy to within 5 %.";

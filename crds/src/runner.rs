@@ -13,8 +13,8 @@ use strum::{EnumIter, IntoStaticStr};
 
 pub use self::{
     energy::{
-        CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading, MeanOfSamples, PowerSample, Source,
-        SteadyStateEnergy,
+        CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading, MeanOfSamples, PartEnergy,
+        PowerSample, Source,
     },
     environment::{CpuEnvironment, Environment, GpuEnvironment, ModelEnvironment},
     window::{

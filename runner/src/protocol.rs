@@ -4,6 +4,7 @@
 mod baseline;
 mod facts;
 mod load;
+mod phases;
 mod requests;
 mod wait;
 mod warmup;

@@ -135,13 +135,19 @@ pub struct EnergyReading {
     pub power: Vec<PowerSample>,
     /// The energy of the window's steady state; absent without one, or where there is no energy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub steady_state: Option<SteadyStateEnergy>,
+    pub steady_state: Option<PartEnergy>,
+    /// The energy of its prefill phases; absent where phases overlap, or where there is no energy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prefill: Option<PartEnergy>,
+    /// The same of its decode phases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decode: Option<PartEnergy>,
 }
 
-/// Energy of one counter while the configured concurrency was held.
+/// Energy of one counter in a part of a window.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct SteadyStateEnergy {
+pub struct PartEnergy {
     /// Energy in joules.
     pub joules: f64,
     /// Bound of the error that comes from reading the counter beside the beginning and the end and not at them. The error of the

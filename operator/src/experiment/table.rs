@@ -14,7 +14,7 @@ use super::{
     efficiency::{Basis, power},
     energy::TrialEnergy,
     latency::RequestLatencies,
-    steady_state,
+    parts,
     verdict::integral_disagreement,
 };
 
@@ -62,7 +62,7 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
     let memory_peak = devices::memory_peak(&devices);
     let weight_bytes: u64 = reported.iter().map(|process| process.window.weight_bytes).sum();
     let batches = aggregate::batches(reported);
-    let steady = steady_state::steady_state(reported, energy);
+    let steady = parts::steady_state(reported, energy);
     let kv_cache = |of: fn(&KvCacheRecord) -> Option<u64>, absent| aggregate::kv_cache(reported, of, absent);
 
     MetricSet {
@@ -108,9 +108,8 @@ pub(super) fn metric_table(input: &TableInput<'_>) -> MetricSet<Value> {
         decode_time_sec: Some(aggregate::phase_seconds(reported, |process| {
             process.window.decode_seconds
         })),
-        // No method tells the energy of interleaved prefill and decode apart at the counters' resolution.
-        prefill_energy_j: Some(Err(Unavailable::PhaseNotResolved)),
-        decode_energy_j: Some(Err(Unavailable::PhaseNotResolved)),
+        prefill_energy_j: Some(parts::phase_energy(reported, energy, |reading| reading.prefill)),
+        decode_energy_j: Some(parts::phase_energy(reported, energy, |reading| reading.decode)),
         steady_state_duration_sec: Some(steady.duration),
         steady_state_tokens_per_second: Some(steady.tokens_per_second),
         steady_state_joules_per_token: Some(steady.joules_per_token),

@@ -227,6 +227,8 @@ fn window(point: u32, cycle: u32, process: u32) -> WindowRecord {
             power_is_averaged: false,
             power: samples,
             steady_state: None,
+            prefill: None,
+            decode: None,
         }],
         absent_domains: Vec::new(),
         devices: Vec::new(),

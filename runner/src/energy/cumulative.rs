@@ -55,8 +55,10 @@ impl CumulativeEnergy {
         end: (f64, EdgeEnergy),
         watts: impl Iterator<Item = f64>,
     ) -> Self {
-        let mean = (end.1.joules - start.1.joules) / (end.0 - start.0).max(f64::MIN_POSITIVE);
-        let highest_watts = watts.fold(mean.max(0.0), f64::max);
+        let mean = (end.1.joules - start.1.joules).max(0.0) / (end.0 - start.0).max(f64::MIN_POSITIVE);
+        let highest_watts = watts
+            .reduce(f64::max)
+            .map_or(PEAK_OVER_MEAN * mean, |highest| highest.max(mean));
         let edge = |(at, edge): (f64, EdgeEnergy)| Known {
             at,
             lowest: edge.joules - edge.uncertainty_joules,
@@ -89,6 +91,18 @@ impl CumulativeEnergy {
             joules,
             uncertainty_joules: (joules - lowest).max(highest - joules).max(0.0),
         })
+    }
+
+    /// The same of several times together; none if one of them has none, or nothing is known of the window.
+    pub fn over(&self, times: &[(f64, f64)]) -> Option<EdgeEnergy> {
+        self.known.first()?;
+        let mut total = EdgeEnergy::exact(0.0);
+        for (from, to) in times.iter().filter(|(from, to)| from < to) {
+            let part = self.between(*from, *to)?;
+            total.joules += part.joules;
+            total.uncertainty_joules += part.uncertainty_joules;
+        }
+        Some(total)
     }
 
     /// What is known at an instant within the window.
@@ -133,11 +147,6 @@ mod tests {
 
     use super::*;
 
-    const EXACT: EdgeEnergy = EdgeEnergy {
-        joules: 0.0,
-        uncertainty_joules: 0.0,
-    };
-
     /// A counter with these steps, read every `interval`, from 100 s to 103 s.
     fn seen(waveform: &Waveform, interval: f64, step: f64) -> CumulativeEnergy {
         let energy = |at: f64| waveform.joules_between(100.0, at);
@@ -152,12 +161,9 @@ mod tests {
             joules: energy(stale(at).max(100.0)),
             lag: step,
         });
-        let end = EdgeEnergy {
-            joules: energy(103.0),
-            uncertainty_joules: 0.0,
-        };
+        let edges = [100.0, 103.0].map(|at| (at, EdgeEnergy::exact(energy(at))));
         let watts = instants().map(|at| waveform.watts(at));
-        CumulativeEnergy::new((100.0, EXACT), reads, (103.0, end), watts)
+        CumulativeEnergy::new(edges[0], reads, edges[1], watts)
     }
 
     proptest! {
@@ -224,6 +230,16 @@ mod tests {
         let seen = seen(&Waveform::Constant { watts: 300.0 }, 0.1, 0.02);
         let part = seen.between(100.0001, 103.0).unwrap();
         assert!(part.uncertainty_joules < 0.1, "{part:?}");
+    }
+
+    #[test]
+    fn several_times_have_the_sum_of_their_energies_and_no_time_has_none_of_it() {
+        let seen = seen(&Waveform::Constant { watts: 300.0 }, 0.1, 0.02);
+        let both = seen.over(&[(100.2, 100.7), (101.0, 101.0), (101.5, 102.5)]).unwrap();
+        assert!((both.joules - 450.0).abs() <= both.uncertainty_joules, "{both:?}");
+        assert_eq!(seen.over(&[]), Some(EdgeEnergy::exact(0.0)));
+        assert_eq!(seen.over(&[(100.2, 100.7), (102.5, 103.5)]), None);
+        assert_eq!(CumulativeEnergy::default().over(&[]), None);
     }
 
     #[test]

@@ -28,6 +28,16 @@ pub struct EdgeEnergy {
     pub uncertainty_joules: f64,
 }
 
+impl EdgeEnergy {
+    /// Known without error.
+    pub(super) const fn exact(joules: f64) -> Self {
+        Self {
+            joules,
+            uncertainty_joules: 0.0,
+        }
+    }
+}
+
 /// The counter at `start`, from polls of which all but the last few are before it. None without polls.
 pub fn energy_at_start(
     polls: &[CounterSample],
@@ -202,7 +212,7 @@ fn neighbour_energy(steps: &[Tick], step: &Tick, power: &[Power], seconds: f64) 
 const NEIGHBOURS: usize = 3;
 
 /// Twice what power sensors are specified to, to be safe; in error bars only.
-const SENSOR_TOLERANCE: f64 = 0.1;
+pub(super) const SENSOR_TOLERANCE: f64 = 0.1;
 
 /// NVML counts in mJ.
 const COUNTER_RESOLUTION_JOULES: f64 = 0.001;

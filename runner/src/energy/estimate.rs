@@ -54,13 +54,6 @@ struct Track {
 impl Track {
     /// The estimate between the edges; as far as the model is right, it is exact at every sample.
     fn within(&self, start: Mark, end: Mark) -> CumulativeEnergy {
-        let exact = |at: f64, joules| {
-            let edge = EdgeEnergy {
-                joules,
-                uncertainty_joules: 0.0,
-            };
-            (at, edge)
-        };
         let (mut before, mut joules) = (start.monotonic_seconds, 0.0);
         let reads = self.power.iter().map(|power| {
             joules += power.watts * (power.at - before);
@@ -72,9 +65,9 @@ impl Track {
             }
         });
         CumulativeEnergy::new(
-            exact(start.monotonic_seconds, 0.0),
+            (start.monotonic_seconds, EdgeEnergy::exact(0.0)),
             reads,
-            exact(end.monotonic_seconds, self.joules),
+            (end.monotonic_seconds, EdgeEnergy::exact(self.joules)),
             self.power.iter().map(|power| power.watts),
         )
     }

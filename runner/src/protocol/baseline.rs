@@ -7,7 +7,10 @@ use lem_crds::{
     runner::{IdleBaseline, IdleState},
 };
 
-use super::{Process, ProtocolError, facts};
+use super::{
+    Process, ProtocolError,
+    facts::{self, Parts},
+};
 use crate::energy::Meter;
 
 impl Process<'_> {
@@ -28,7 +31,7 @@ impl Process<'_> {
         let readings = report
             .readings
             .into_iter()
-            .map(|one| facts::reading(one, None))
+            .map(|one| facts::reading(one, &Parts::default()))
             .collect();
         self.status.baselines.push(IdleBaseline { state, readings });
         self.status.held.baseline += begin.elapsed().as_secs_f64();

@@ -7,7 +7,7 @@ use lem_crds::{
     metrics::Unavailable,
     runner::{
         AbsentDomain, ClockQuality, CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading,
-        Environment, GpuEnvironment, MeanOfSamples, PowerSample, Source, SteadyStateEnergy,
+        Environment, GpuEnvironment, MeanOfSamples, PartEnergy, PowerSample, Source,
     },
 };
 
@@ -20,15 +20,23 @@ pub(super) struct Facts {
     pub(super) devices: Vec<DeviceObservation>,
 }
 
-/// Of a report, with the energy of a part of its window: from and to in monotonic seconds.
-pub(super) fn report(report: MeterReport, steady: Option<(f64, f64)>) -> Facts {
+/// Parts of a window whose energy is wanted: each the times that it consists of, from and to in monotonic seconds.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    pub(super) steady_state: Option<Vec<(f64, f64)>>,
+    pub(super) prefill: Option<Vec<(f64, f64)>>,
+    pub(super) decode: Option<Vec<(f64, f64)>>,
+}
+
+/// Of a report, with the energy of parts of its window.
+pub(super) fn report(report: MeterReport, parts: &Parts) -> Facts {
     let MeterReport {
         readings,
         devices,
         absent,
     } = report;
     Facts {
-        energy: readings.into_iter().map(|one| reading(one, steady)).collect(),
+        energy: readings.into_iter().map(|one| reading(one, parts)).collect(),
         absent: absent
             .into_iter()
             .map(|absent| AbsentDomain {
@@ -41,7 +49,15 @@ pub(super) fn report(report: MeterReport, steady: Option<(f64, f64)>) -> Facts {
     }
 }
 
-pub(super) fn reading(reading: energy::EnergyReading, steady: Option<(f64, f64)>) -> EnergyReading {
+pub(super) fn reading(reading: energy::EnergyReading, parts: &Parts) -> EnergyReading {
+    let part = |times: &Option<Vec<(f64, f64)>>| {
+        let energy = reading.cumulative.over(times.as_deref()?)?;
+        Some(PartEnergy {
+            joules: energy.joules,
+            uncertainty_joules: energy.uncertainty_joules,
+        })
+    };
+    let [steady_state, prefill, decode] = [&parts.steady_state, &parts.prefill, &parts.decode].map(part);
     let cumulative = |raw: energy::RawCounter| CounterReading {
         at: timestamp(raw.at.wall_seconds),
         joules: raw.joules,
@@ -82,12 +98,9 @@ pub(super) fn reading(reading: energy::EnergyReading, steady: Option<(f64, f64)>
                 watts: sample.watts,
             })
             .collect(),
-        steady_state: steady
-            .and_then(|(from, to)| reading.cumulative.between(from, to))
-            .map(|energy| SteadyStateEnergy {
-                joules: energy.joules,
-                uncertainty_joules: energy.uncertainty_joules,
-            }),
+        steady_state,
+        prefill,
+        decode,
     }
 }
 

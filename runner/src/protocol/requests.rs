@@ -7,6 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::phases::{Phase, Phases};
 use crate::{
     energy::clock::monotonic_seconds,
     engine::{Engine, EngineError, GeneratedToken, SequenceRequest, StepKind},
@@ -33,12 +34,8 @@ pub(super) struct Observed {
     pub(super) lengths: Vec<(u64, u64)>,
     /// From the moment of sending; empty where that is submission.
     pub(super) end_to_end_from_send: Vec<f64>,
-    /// Time in prefill steps.
-    pub(super) prefill_seconds: f64,
-    /// Time in decode steps.
-    pub(super) decode_seconds: f64,
-    /// Some steps did both, so that the two times do not add up.
-    pub(super) phases_overlap: bool,
+    /// Prefill and decode.
+    pub(super) phases: Phases,
     /// While the configured concurrency was held.
     pub(super) steady: Option<Steady>,
 }
@@ -87,6 +84,7 @@ impl<'a> Execution<'a> {
                 inter_token: Vec::with_capacity(gaps),
                 lengths: Vec::with_capacity(count),
                 end_to_end_from_send: Vec::with_capacity(if requests.schedule.has_arrivals() { count } else { 0 }),
+                phases: Phases::for_requests(count),
                 ..Observed::default()
             },
             progress: vec![Progress::default(); count],
@@ -135,15 +133,15 @@ impl<'a> Execution<'a> {
             now = begin.elapsed().as_secs_f64();
             let prompt_tokens = match kind {
                 StepKind::Prefill { tokens } => {
-                    observed.prefill_seconds += now - stepped;
+                    observed.phases.add(Phase::Prefill, stepped, now);
                     tokens
                 }
                 StepKind::Decode { .. } => {
-                    observed.decode_seconds += now - stepped;
+                    observed.phases.add(Phase::Decode, stepped, now);
                     0
                 }
                 StepKind::Mixed { tokens, .. } => {
-                    observed.phases_overlap = true;
+                    observed.phases.mix();
                     tokens
                 }
                 StepKind::Idle => {

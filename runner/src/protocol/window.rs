@@ -11,7 +11,12 @@ use lem_crds::{
     samples::Samples,
 };
 
-use super::{Loaded, ProtocolError, facts, requests::Execution};
+use super::{
+    Loaded, ProtocolError,
+    facts::{self, Parts},
+    phases::Phase,
+    requests::Execution,
+};
 use crate::{engine::ExecutionCounts, environment, flops, metrics::LiveRequests, workload::Requests};
 
 /// Measures one window and makes its record.
@@ -52,12 +57,15 @@ pub(super) fn measure(
         .map(|(prompt, output)| flops::architecture_flops(&description.architecture, *prompt, *output))
         .sum();
     let pack = |seconds: &[f64]| Samples::pack(seconds).map_err(ProtocolError::Samples);
-    let monotonic = |since_began: f64| observed.began + since_began;
-    let steady = observed
-        .steady
-        .map(|steady| (monotonic(steady.start), monotonic(steady.end)));
-    let facts = facts::report(report, steady);
-    let phases = |seconds| (!observed.phases_overlap).then_some(seconds);
+    let monotonic = |(from, to): (f64, f64)| (observed.began + from, observed.began + to);
+    let times = |phase| observed.phases.times(phase).map(|times| times.map(monotonic).collect());
+    let steady = observed.steady.map(|steady| monotonic((steady.start, steady.end)));
+    let parts = Parts {
+        steady_state: steady.map(|steady| vec![steady]),
+        prefill: times(Phase::Prefill),
+        decode: times(Phase::Decode),
+    };
+    let facts = facts::report(report, &parts);
     Ok(WindowRecord {
         trial: assignment.trial.clone(),
         node: node.clone(),
@@ -76,10 +84,10 @@ pub(super) fn measure(
         end_to_end_from_send: pack(&observed.end_to_end_from_send)?,
         time_to_first_token: pack(&observed.time_to_first_token)?,
         inter_token: pack(&observed.inter_token)?,
-        prefill_seconds: phases(observed.prefill_seconds),
-        decode_seconds: phases(observed.decode_seconds),
+        prefill_seconds: observed.phases.seconds(Phase::Prefill),
+        decode_seconds: observed.phases.seconds(Phase::Decode),
         steady_state: observed.steady.map(|steady| SteadyStateRecord {
-            start_seconds: monotonic(steady.start) - started.monotonic_seconds,
+            start_seconds: observed.began + steady.start - started.monotonic_seconds,
             duration_seconds: steady.end - steady.start,
             tokens: steady.tokens,
         }),

@@ -147,6 +147,8 @@ impl Figures<'_> {
                 })
                 .collect(),
             steady_state: None,
+            prefill: None,
+            decode: None,
         }
     }
 

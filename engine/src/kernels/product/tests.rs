@@ -132,8 +132,8 @@ proptest! {
     #[test]
     fn a_row_has_the_same_products_alone_and_in_a_batch(seed in any::<u64>(), batch in 2..BATCH) {
         for element_type in ElementType::ALL {
-            let (bytes, inputs) = case(element_type, seed, [40, 256, batch]);
-            let stored = StoredTensor { element_type, rows: 40, columns: 256, bytes: bytes.as_slice().into() };
+            let (bytes, inputs) = case(element_type, seed, [ROWS, 256, batch]);
+            let stored = StoredTensor { element_type, rows: ROWS, columns: 256, bytes: bytes.as_slice().into() };
             let matrix = PackedMatrix::from_tensor(&stored, 1);
             for set in InstructionSet::available() {
                 let together = product(&matrix, &inputs, *set, &[]);

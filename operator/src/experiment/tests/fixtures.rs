@@ -7,7 +7,7 @@ use lem_crds::{
     runner::{
         ClockQuality, ComputePrecision, CounterIdentity, CounterReading, DeviceObservation, Domain, EnergyReading,
         Environment, FlopCount, FlopMethod, GpuEnvironment, HeldSeconds, IdleBaseline, IdleState, KvCacheRecord,
-        MeanOfSamples, RunnerError, Source, StaticBatchRecord, SteadyStateEnergy, SteadyStateRecord, WarmupRecord,
+        MeanOfSamples, PartEnergy, RunnerError, Source, StaticBatchRecord, SteadyStateRecord, WarmupRecord,
         WindowRecord,
     },
     samples::Samples,
@@ -129,6 +129,8 @@ pub(super) fn reading(counter: CounterIdentity, start: f64, end: f64, from: f64,
         power_is_averaged: false,
         power: Vec::new(),
         steady_state: None,
+        prefill: None,
+        decode: None,
     }
 }
 
@@ -151,15 +153,15 @@ pub(super) fn gpu(process: u32) -> String {
 /// One process on node `node-a` with its own GPU and the node's only package, measured from `start` to `end`.
 ///
 /// 100 input and 50 output tokens; latencies of 1, 2, 3 and 4 s; GPU 300 W and package 100 W, idle 50 W and 20 W; half of the
-/// window steady, at 330 W and 110 W.
+/// window steady, at 330 W and 110 W; 500 J and 100 J for prefill.
 #[expect(clippy::too_many_lines, reason = "one entry per field of the record")]
 pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64) -> Process {
     let length = end - start;
     let gpu_counter = counter(Domain::Gpu, "node-a", &gpu(index));
     let package = counter(Domain::Cpu, "node-a", "package-0");
-    let steady = |watts: f64| {
-        Some(SteadyStateEnergy {
-            joules: watts * length / 2.0,
+    let part = |joules: f64| {
+        Some(PartEnergy {
+            joules,
             uncertainty_joules: 1.0,
         })
     };
@@ -217,11 +219,15 @@ pub(crate) fn process(index: u32, identity: &TrialIdentity, start: f64, end: f64
         }),
         energy: vec![
             EnergyReading {
-                steady_state: steady(330.0),
+                steady_state: part(330.0 * length / 2.0),
+                prefill: part(500.0),
+                decode: part(300.0 * length - 500.0),
                 ..reading(gpu_counter.clone(), start, end, 1000.0 + 300.0 * start, 300.0 * length)
             },
             EnergyReading {
-                steady_state: steady(110.0),
+                steady_state: part(110.0 * length / 2.0),
+                prefill: part(100.0),
+                decode: part(100.0 * length - 100.0),
                 ..reading(package.clone(), start, end, 5000.0 + 100.0 * start, 100.0 * length)
             },
         ],

@@ -2,7 +2,7 @@
 
 use lem_crds::{
     metrics::Unavailable,
-    runner::{AbsentDomain, Confidence, Domain, FlopMethod, Source},
+    runner::{AbsentDomain, Confidence, Domain, FlopMethod, PartEnergy, Source, WindowRecord},
     status::{Doubt, Verdict},
 };
 
@@ -10,7 +10,7 @@ use super::fixtures::{counter, near, reading, trial};
 
 #[test]
 fn one_process_gives_the_figures_computed_by_hand() {
-    // One window of 10 s: 100 + 50 tokens, GPU 300 W, package 100 W, idle 50 W + 20 W.
+    // One window of 10 s: 100 + 50 tokens, GPU 300 W, package 100 W, idle 50 W + 20 W; 5 s steady.
     let result = trial(&[(0.0, 10.0)]).evaluate();
     assert_eq!(result.reasons, []);
     assert_eq!(result.verdict, Verdict::Valid);
@@ -69,13 +69,14 @@ fn one_process_gives_the_figures_computed_by_hand() {
     near(metrics.mbu, 1e11 / 3352e9);
     near(metrics.steady_state_tokens_per_second, 15.0); // 75 in half of 10 s
     near(metrics.steady_state_joules_per_token, 440.0 / 15.0); // 330 W + 110 W
+    near(metrics.prefill_energy_j, 600.0); // 500 + 100
+    near(metrics.decode_energy_j, 3400.0);
     near(metrics.send_latency_mean_ms, 2500.0); // as from submission: no arrivals of their own
     for (field, reason) in [
         ("temporalOverlap", Unavailable::SingleProcess),
         ("startSkewMs", Unavailable::SingleProcess),
         ("dramEnergyJ", Unavailable::NoCounter),
         ("kvCacheHitRate", Unavailable::NotPaged),
-        ("prefillEnergyJ", Unavailable::PhaseNotResolved),
     ] {
         assert_eq!(result.not_available.get(field), Some(&reason), "{field}");
     }
@@ -108,6 +109,9 @@ fn two_gpus_and_one_package_are_three_counters_and_not_four() {
     near(metrics.e2e_latency_p95_ms, 4000.0);
     near(metrics.token_efficiency_index, 100.0 / 12.0 * (100.0 / 7785.0));
     near(metrics.tokens_per_gb_vram, 2.5); // 100 / (20 + 20)
+    // The package is moved by both processes, which are not in the same phase at the same time.
+    let prefill = result.not_available.get("prefillEnergyJ");
+    assert_eq!(prefill, Some(&Unavailable::PhaseNotResolved));
     // Both GPUs' steady power and the package's once, over the tokens per second of both.
     near(
         metrics.steady_state_joules_per_token,
@@ -269,30 +273,50 @@ fn a_trial_without_a_process_is_invalid_and_every_figure_has_a_reason() {
     assert_eq!(result.not_available.len(), result.metrics.iter().count());
 }
 
-#[test]
-fn the_energy_of_a_steady_state_is_absent_where_one_counter_cannot_tell_it() {
-    let evaluated = |change: fn(&mut lem_crds::runner::WindowRecord)| {
-        let mut trial = trial(&[(0.0, 10.0)]);
-        change(trial.processes[0].window.as_mut().unwrap());
-        let result = trial.evaluate();
-        assert!(
-            result.metrics.joules_per_token.is_some(),
-            "the whole window has its energy"
-        );
-        result.not_available.get("steadyStateJoulesPerToken").copied()
-    };
-    assert_eq!(evaluated(|_| {}), None);
-    let untold = evaluated(|window| window.energy[1].steady_state = None);
-    assert_eq!(untold, Some(Unavailable::PhaseNotResolved));
-    // 0.05 × 2200 J are 110 J.
-    let within = evaluated(|window| bound(window, 108.0));
-    assert_eq!(within, None);
-    let beyond = evaluated(|window| bound(window, 112.0));
-    assert_eq!(beyond, Some(Unavailable::PhaseNotResolved));
-    let never = evaluated(|window| window.steady_state = None);
-    assert_eq!(never, Some(Unavailable::NoSteadyState));
+/// Why a metric is absent in a trial whose window was changed.
+fn absence_of(metric: &str, change: impl FnOnce(&mut WindowRecord)) -> Option<Unavailable> {
+    let mut trial = trial(&[(0.0, 10.0)]);
+    change(trial.processes[0].window.as_mut().unwrap());
+    let result = trial.evaluate();
+    assert!(
+        result.metrics.joules_per_token.is_some(),
+        "the whole window has its energy"
+    );
+    result.not_available.get(metric).copied()
 }
 
-fn bound(window: &mut lem_crds::runner::WindowRecord, joules: f64) {
-    window.energy[0].steady_state.as_mut().unwrap().uncertainty_joules = joules;
+#[test]
+fn the_energy_of_a_part_is_absent_where_one_counter_cannot_tell_it() {
+    let bounded = |joules, uncertainty_joules| {
+        Some(PartEnergy {
+            joules,
+            uncertainty_joules,
+        })
+    };
+    let steady = "steadyStateJoulesPerToken";
+    assert_eq!(absence_of(steady, |_| {}), None);
+    // 0.05 × 2200 J are 110 J, 1 J of them the package's.
+    for (uncertainty, expected) in [(108.0, None), (110.0, Some(Unavailable::PhaseNotResolved))] {
+        let found = absence_of(steady, |window| {
+            window.energy[0].steady_state = bounded(1650.0, uncertainty);
+        });
+        assert_eq!(found, expected, "± {uncertainty} J");
+    }
+    let untold = absence_of(steady, |window| window.energy[1].steady_state = None);
+    assert_eq!(untold, Some(Unavailable::PhaseNotResolved));
+    let never = absence_of(steady, |window| window.steady_state = None);
+    assert_eq!(never, Some(Unavailable::NoSteadyState));
+    let overlapping = absence_of("decodeEnergyJ", |window| window.energy[0].decode = None);
+    assert_eq!(overlapping, Some(Unavailable::PhaseNotResolved));
+    let coarse = absence_of("prefillEnergyJ", |window| {
+        window.energy[0].prefill = bounded(500.0, 40.0);
+    });
+    assert_eq!(coarse, Some(Unavailable::PhaseNotResolved));
+    // One token each: nothing was decoded.
+    let none = absence_of("decodeEnergyJ", |window| {
+        for reading in &mut window.energy {
+            reading.decode = bounded(0.0, 0.0);
+        }
+    });
+    assert_eq!(none, None);
 }

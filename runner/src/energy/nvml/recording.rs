@@ -4,7 +4,7 @@ use super::{
     super::{
         clock::Mark,
         cumulative::{CumulativeEnergy, PEAK_OVER_MEAN, Read},
-        edge::{EdgeEnergy, energy_at_end, energy_at_start, gain},
+        edge::{EdgeEnergy, SENSOR_TOLERANCE, energy_at_end, energy_at_start, gain},
         integrate::{Power, thin, trapezoid},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
         tick::{CounterSample, ticks, update_period, was_reset},
@@ -114,7 +114,11 @@ impl Recording {
                 let joules = last.joules - first.joules;
                 reading.joules = Some(joules);
                 reading.uncertainty_joules = Some(last.uncertainty_joules + first.uncertainty_joules);
-                let peak = if averaged { PEAK_OVER_MEAN } else { 1.0 };
+                let peak = if averaged {
+                    PEAK_OVER_MEAN
+                } else {
+                    1.0 + SENSOR_TOLERANCE
+                };
                 reading.cumulative = self.counted_within((from, first), (to, last), peak);
                 reading.integral_disagreement = integral
                     .filter(|_| joules > 0.0)
@@ -180,10 +184,6 @@ impl Recording {
 
     /// The same of the power's integral, which has no steps.
     fn integrated_within(&self, from: f64, to: f64) -> CumulativeEnergy {
-        let exact = |joules| EdgeEnergy {
-            joules,
-            uncertainty_joules: 0.0,
-        };
         let mut joules = 0.0;
         let mut reads = Vec::with_capacity(self.power.len());
         for pair in self.power.windows(2) {
@@ -192,7 +192,8 @@ impl Recording {
             reads.push(Read { at, joules, lag: 0.0 });
         }
         let watts = self.watts_within(from, to);
-        CumulativeEnergy::new((from, exact(0.0)), reads.into_iter(), (to, exact(joules)), watts)
+        let edges = [(from, 0.0), (to, joules)].map(|(at, joules)| (at, EdgeEnergy::exact(joules)));
+        CumulativeEnergy::new(edges[0], reads.into_iter(), edges[1], watts)
     }
 
     fn watts_within(&self, from: f64, to: f64) -> impl Iterator<Item = f64> {

@@ -1,11 +1,11 @@
-//! The time in which all processes held their configured concurrency (METHODOLOGY §4). Pure.
+//! Parts of a window (METHODOLOGY §4): the time in which all processes held their configured concurrency, and the phases. Pure.
 //!
 //! Each process has a steady state of its own, so its figures are rates: tokens per second and watts, added over replicas
-//! and over distinct counters.
+//! and over distinct counters. The phases of a process are told apart by counters that nobody else on the node makes move.
 
 use lem_crds::{
     metrics::Unavailable,
-    runner::{CounterIdentity, SteadyStateRecord},
+    runner::{CounterIdentity, Domain, EnergyReading, PartEnergy, SteadyStateRecord},
 };
 
 use super::{
@@ -14,8 +14,8 @@ use super::{
     energy::TrialEnergy,
 };
 
-/// Largest error bound of the energy, by where the steady state begins and ends, over the energy. Beyond it the counters
-/// are too coarse for a part of this length.
+/// Largest error bound of the energy of a part, by where it begins and ends, over the energy. Beyond it the counters are too
+/// coarse for a part of this length.
 const RESOLUTION: f64 = 0.05;
 
 /// Figures of the steady states.
@@ -53,11 +53,45 @@ fn watts(reported: &[Reported<'_>], energy: &TrialEnergy) -> Value {
         total += watts;
         uncertainty += bound;
     }
+    resolved(total, uncertainty)
+}
+
+fn resolved(total: f64, uncertainty: f64) -> Value {
     if uncertainty <= RESOLUTION * total {
         Ok(total)
     } else {
         Err(Unavailable::PhaseNotResolved)
     }
+}
+
+/// Energy of a phase over all counters of the total, in joules.
+pub(super) fn phase_energy(
+    reported: &[Reported<'_>],
+    energy: &TrialEnergy,
+    of: fn(&EnergyReading) -> Option<PartEnergy>,
+) -> Value {
+    energy.total?;
+    let (mut total, mut uncertainty) = (0.0, 0.0);
+    for identity in energy.available().flat_map(|domain| domain.counters.keys()) {
+        let reading = only_reading(reported, identity).ok_or(Unavailable::PhaseNotResolved)?;
+        let part = of(reading).ok_or(Unavailable::PhaseNotResolved)?;
+        total += part.joules;
+        uncertainty += part.uncertainty_joules;
+    }
+    resolved(total, uncertainty)
+}
+
+/// The reading of a counter, if one process alone made it move: within its phases another one is in phases of its own.
+fn only_reading<'a>(reported: &[Reported<'a>], identity: &CounterIdentity) -> Option<&'a EnergyReading> {
+    let moves = |process: &&Reported<'a>| match identity.domain {
+        Domain::Gpu => process.window.energy.iter().any(|reading| reading.counter == *identity),
+        Domain::Cpu | Domain::Dram => process.window.node == identity.node,
+    };
+    let mut processes = reported.iter().filter(moves);
+    let (only, None) = (processes.next()?, processes.next()) else {
+        return None;
+    };
+    only.window.energy.iter().find(|reading| reading.counter == *identity)
 }
 
 /// Power of one counter with its error bound: several processes of a node read the same one, which is one power and not a sum.
