@@ -5,7 +5,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream},
 };
 
-use lem_crds::{metrics::DEFINITIONS, status::ExperimentPhase};
+use lem_crds::{metrics::DEFINITIONS, runner::WindowRecord, status::ExperimentPhase};
 use lem_fake_nvml::{Board, Waveform};
 
 use crate::lem::{Bench, TINY, stderr};
@@ -126,6 +126,7 @@ fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
             truth += watts[board] * window.duration_seconds;
             metered += window.energy[0].joules.unwrap();
             bars += window.energy[0].uncertainty_joules;
+            each_part_has_its_share(window, watts[board]);
         }
     }
     let pooled = status.points[0].metrics.gpu_energy_j.as_ref().unwrap();
@@ -145,6 +146,30 @@ fn two_processes_on_two_gpus_add_up_to_the_truth_and_count_nothing_twice() {
         "metered {metered} J, truth {truth} J, stated {bars} J"
     );
     assert!(bars < 0.4 * truth, "a bar of {bars} J would hide a board counted twice");
+}
+
+/// At constant power a part of a window has energy by its time.
+fn each_part_has_its_share(window: &WindowRecord, watts: f64) {
+    let reading = &window.energy[0];
+    let steady = window.steady_state.as_ref().map(|steady| steady.duration_seconds);
+    let parts = [
+        ("prefill", reading.prefill, window.prefill_seconds),
+        ("decode", reading.decode, window.decode_seconds),
+        ("steady state", reading.steady_state, steady),
+    ];
+    for (name, energy, seconds) in parts {
+        let (energy, seconds) = energy.zip(seconds).expect("static batches have each part");
+        assert!(seconds > 0.0, "{name} took no time");
+        let error = (energy.joules - watts * seconds).abs();
+        assert!(
+            error <= energy.uncertainty_joules + reading.uncertainty_joules,
+            "{name}: {energy:?} in {seconds} s at {watts} W"
+        );
+    }
+    let phases = [reading.prefill, reading.decode].into_iter().flatten();
+    let together: f64 = phases.map(|part| part.joules).sum();
+    let whole = reading.joules.unwrap_or_default() + reading.uncertainty_joules;
+    assert!(together <= whole, "both phases have {together} J of {whole} J");
 }
 
 /// A port that was free a moment ago, and so was the next one.
