@@ -255,6 +255,7 @@ mod tests {
         fn poll(&self, at: f64) -> CounterSample {
             CounterSample {
                 at,
+                took: 0.0,
                 joules: self.board.counter_millijoules(at, 0.0) as f64 / 1e3,
                 watts: self
                     .has_instant_power
@@ -443,6 +444,7 @@ mod tests {
     fn a_poll_that_came_late_widens_the_error_bar() {
         let sample = |at: f64, joules: f64| CounterSample {
             at,
+            took: 0.0,
             joules,
             watts: Some(100.0),
         };
@@ -464,6 +466,7 @@ mod tests {
     fn a_counter_that_goes_back_is_a_reset_and_no_update() {
         let sample = |at: f64, joules: f64| CounterSample {
             at,
+            took: 0.0,
             joules,
             watts: None,
         };

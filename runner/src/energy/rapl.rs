@@ -55,6 +55,8 @@ struct Track {
     failure: Option<Unavailable>,
     /// Cumulative energy since the start edge.
     energy: Vec<RawCounter>,
+    /// How long each of these reads took, s.
+    took: Vec<f64>,
 }
 
 impl RaplMeter {
@@ -139,12 +141,14 @@ impl Track {
     fn begin(zone: &Zone) -> Self {
         let at = Mark::now();
         let value = zone.read();
+        let took = Mark::now().monotonic_seconds - at.monotonic_seconds;
         let first = value.clone().map(|microjoules| RawCounter {
             at,
             joules: microjoules as f64 / 1e6,
         });
         Self {
             energy: first.iter().copied().collect(),
+            took: first.iter().map(|_| took).collect(),
             counter: value
                 .ok()
                 .map(|microjoules| Unwrapped::new(zone.range_microjoules, microjoules)),
@@ -164,10 +168,10 @@ impl Track {
             };
             (at.monotonic_seconds, edge)
         };
-        let reads = self.energy.iter().map(|read| Read {
-            at: read.at.monotonic_seconds,
+        let reads = self.energy.iter().zip(&self.took).map(|(read, took)| Read {
+            at: read.at.monotonic_seconds + took,
             joules: read.joules,
-            lag: UPDATE_PERIOD_SECONDS,
+            lag: UPDATE_PERIOD_SECONDS + took,
         });
         let watts = power(self).into_iter().map(|power| PEAK_OVER_MEAN * power.watts);
         CumulativeEnergy::new(
@@ -189,12 +193,15 @@ impl Track {
             return;
         };
         let at = Mark::now();
-        match zone.read() {
+        let value = zone.read();
+        let took = Mark::now().monotonic_seconds - at.monotonic_seconds;
+        match value {
             Ok(microjoules) => {
                 let joules = first.joules + counter.advance(microjoules);
                 let value = RawCounter { at, joules };
                 self.last = Some(value);
                 self.energy.push(value);
+                self.took.push(took);
             }
             Err(failure) => drop(self.failure.get_or_insert(failure)),
         }

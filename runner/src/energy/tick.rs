@@ -3,8 +3,10 @@
 /// One poll: the counter and the power, read next to each other.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CounterSample {
-    /// Monotonic seconds.
+    /// Middle of the read, monotonic seconds.
     pub at: f64,
+    /// Length of the read, s.
+    pub took: f64,
     /// Cumulative J.
     pub joules: f64,
     /// Instantaneous power in W; none if the device only has an average.

@@ -91,8 +91,8 @@ fn one() -> f64 {
     1.0
 }
 
-/// Peak to peak, relative.
-const SENSOR_NOISE: f64 = 0.002;
+/// Noise of the power sensors, peak to peak and relative.
+pub const SENSOR_NOISE: f64 = 0.002;
 
 impl Board {
     /// A board with everything working.

@@ -8,7 +8,7 @@ pub mod environment;
 pub mod interface;
 pub mod waveform;
 
-pub use board::{Board, Machine};
+pub use board::{Board, Machine, SENSOR_NOISE};
 pub use waveform::Waveform;
 
 /// Names the JSON file that describes the fake machine.

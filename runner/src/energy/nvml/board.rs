@@ -29,6 +29,8 @@ pub(super) struct Board {
 pub(super) struct Poll {
     /// Middle of the counter read, monotonic s.
     pub(super) at: f64,
+    /// Length of the counter read, s.
+    pub(super) took: f64,
     /// Counter, J.
     pub(super) joules: Result<f64, NvmlError>,
     /// Power, W.
@@ -118,6 +120,7 @@ impl Board {
         let after = monotonic_seconds();
         Poll {
             at: f64::midpoint(before, after),
+            took: after - before,
             joules,
             watts: self.watts(),
         }

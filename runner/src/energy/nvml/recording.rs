@@ -34,11 +34,11 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Adds one poll; `instant` tells whether its power is instantaneous.
+    /// Adds one poll, with the middle of its read and how long that took; `instant` tells whether its power is instantaneous.
     pub(super) fn add(
         &mut self,
         place: Place,
-        at: f64,
+        (at, took): (f64, f64),
         joules: Result<f64, Unavailable>,
         watts: Option<f64>,
         instant: bool,
@@ -51,6 +51,7 @@ impl Recording {
         match joules {
             Ok(joules) => polls.push(CounterSample {
                 at,
+                took,
                 joules,
                 watts: watts.filter(|_| instant),
             }),
@@ -172,11 +173,11 @@ impl Recording {
 
     /// The counter within the window: each value read is up to one period old. Power reached `peak` times what was sampled.
     fn counted_within(&self, start: (f64, EdgeEnergy), end: (f64, EdgeEnergy), peak: f64) -> CumulativeEnergy {
-        let lag = self.update_period().unwrap_or(LONGEST_WAIT_SECONDS);
+        let period = self.update_period().unwrap_or(LONGEST_WAIT_SECONDS);
         let reads = self.inside.iter().map(|poll| Read {
-            at: poll.at,
+            at: poll.at + poll.took / 2.0,
             joules: poll.joules,
-            lag,
+            lag: period + poll.took,
         });
         let watts = self.watts_within(start.0, end.0).map(|watts| peak * watts);
         CumulativeEnergy::new(start, reads, end, watts)

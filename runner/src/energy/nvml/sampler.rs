@@ -73,7 +73,13 @@ impl State {
     pub(super) fn add(&mut self, boards: &[Board], place: Place, polls: Vec<Poll>) {
         for ((recording, board), poll) in self.recordings.iter_mut().zip(boards).zip(polls) {
             let joules = poll.joules.map_err(|error| unavailable("energy counter", &error));
-            recording.add(place, poll.at, joules, poll.watts.ok(), board.has_instant_power);
+            recording.add(
+                place,
+                (poll.at, poll.took),
+                joules,
+                poll.watts.ok(),
+                board.has_instant_power,
+            );
         }
     }
 
