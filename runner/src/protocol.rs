@@ -222,6 +222,7 @@ impl Process<'_> {
         loaded.previous_plan = Some(trial.plan_sha256.clone());
 
         let waiting = Instant::now();
+        let execution = requests::Execution::new(&requests);
         self.enter(RunnerPhase::Ready)?;
         let start_at = match plan.barrier {
             Barrier::None => None,
@@ -243,7 +244,7 @@ impl Process<'_> {
         self.status.phase = RunnerPhase::Measuring;
         self.metrics.enter(RunnerPhase::Measuring);
         let live = &self.metrics.requests;
-        let record = window::measure(loaded, &requests, assignment, start_at, warmup, live);
+        let record = window::measure(loaded, execution, assignment, start_at, warmup, live);
         let ended = record.as_ref().ok();
         let ended = ended.map(|record| (record.duration_seconds, record.energy.as_slice()));
         self.metrics.window_ended(ended);

@@ -74,7 +74,7 @@ pub fn energy_at_end(polls: &[CounterSample], end: f64, period: Option<f64>, gai
     // The counter was read at the edge: it never exceeded the truth then.
     let floor = polls
         .iter()
-        .rfind(|poll| poll.at <= end)
+        .rfind(|poll| poll.over() <= end)
         .map_or(0.0, |poll| poll.joules);
     Some(EdgeEnergy {
         joules: (step.joules - partial.joules).max(floor),
@@ -241,7 +241,7 @@ mod tests {
     use lem_fake_nvml::{Board, Waveform};
 
     use super::{
-        super::tick::{update_period, was_reset},
+        super::tick::{certain_period, was_reset},
         *,
     };
 
@@ -280,7 +280,7 @@ mod tests {
             let side = 2.2 * self.board.tick_milliseconds / 1e3;
             let before = self.run(start - (1.5 * side).max(0.15), start);
             let after = self.run(end + 0.000_02, end + side);
-            let period = update_period(&ticks(&before, None));
+            let period = certain_period(&ticks(&before, None));
             let gain = gain(&[&before, &after], period);
             let first = energy_at_start(&before, start, period, gain).unwrap();
             let last = energy_at_end(&after, end, period, gain).unwrap();
@@ -431,7 +431,7 @@ mod tests {
         let mut polls = polling.run(50.0, 50.15);
         // The step at 50.14 s falls into a hole of 16 ms.
         polls.retain(|poll| !(50.132..50.148).contains(&poll.at));
-        let period = update_period(&ticks(&polls, None));
+        let period = certain_period(&ticks(&polls, None));
         let step = ticks(&polls, period).into_iter().last().unwrap();
         assert!((step.at - 50.14).abs() < 0.001, "{step:?}");
         assert!(

@@ -15,7 +15,7 @@ use self::{
 };
 use super::{
     Meter, MeterError,
-    clock::Mark,
+    clock::{Mark, monotonic_seconds},
     cumulative::{CumulativeEnergy, PEAK_OVER_MEAN, Read},
     edge::EdgeEnergy,
     integrate::{Power, thin},
@@ -53,10 +53,19 @@ struct Track {
     last: Option<RawCounter>,
     counter: Option<Unwrapped>,
     failure: Option<Unavailable>,
-    /// Cumulative energy since the start edge.
-    energy: Vec<RawCounter>,
-    /// How long each of these reads took, s.
-    took: Vec<f64>,
+    /// All reads since the start edge.
+    samples: Vec<Sample>,
+}
+
+/// One read of a zone.
+#[derive(Debug, Clone, Copy)]
+struct Sample {
+    /// Its beginning, monotonic seconds.
+    at: f64,
+    /// Its length, s.
+    took: f64,
+    /// Cumulative J, unwrapped.
+    joules: f64,
 }
 
 impl RaplMeter {
@@ -139,16 +148,13 @@ impl RaplMeter {
 
 impl Track {
     fn begin(zone: &Zone) -> Self {
-        let at = Mark::now();
-        let value = zone.read();
-        let took = Mark::now().monotonic_seconds - at.monotonic_seconds;
+        let (at, took, value) = timed(zone);
         let first = value.clone().map(|microjoules| RawCounter {
             at,
             joules: microjoules as f64 / 1e6,
         });
         Self {
-            energy: first.iter().copied().collect(),
-            took: first.iter().map(|_| took).collect(),
+            samples: first.iter().map(|first| sample(*first, took)).collect(),
             counter: value
                 .ok()
                 .map(|microjoules| Unwrapped::new(zone.range_microjoules, microjoules)),
@@ -160,7 +166,7 @@ impl Track {
 
     /// The counter between the edges, at which it is known to within some joules.
     fn within(&self, start: Mark, end: Mark, uncertainty_joules: f64) -> CumulativeEnergy {
-        let edge = |at: Mark, read: Option<&RawCounter>| {
+        let edge = |at: Mark, read: Option<&Sample>| {
             let joules = read.map_or(0.0, |read| read.joules);
             let edge = EdgeEnergy {
                 joules,
@@ -168,23 +174,23 @@ impl Track {
             };
             (at.monotonic_seconds, edge)
         };
-        let reads = self.energy.iter().zip(&self.took).map(|(read, took)| Read {
-            at: read.at.monotonic_seconds + took,
-            joules: read.joules,
-            lag: UPDATE_PERIOD_SECONDS + took,
+        let reads = self.samples.iter().map(|sample| Read {
+            at: sample.at + sample.took,
+            joules: sample.joules,
+            lag: UPDATE_PERIOD_SECONDS + sample.took,
         });
         let watts = power(self).into_iter().map(|power| PEAK_OVER_MEAN * power.watts);
         CumulativeEnergy::new(
-            edge(start, self.energy.first()),
+            edge(start, self.samples.first()),
             reads,
-            edge(end, self.energy.last()),
+            edge(end, self.samples.last()),
             watts,
         )
     }
 
     /// Mean power since the read before the last, W.
     fn last_power(&self) -> Option<f64> {
-        let (before, last) = self.energy.last_chunk().map(|[before, last]| (*before, *last))?;
+        let (before, last) = self.samples.last_chunk().map(|[before, last]| (*before, *last))?;
         mean_power(before, last).map(|power| power.watts)
     }
 
@@ -192,36 +198,45 @@ impl Track {
         let (Some(counter), Ok(first)) = (&mut self.counter, &self.first) else {
             return;
         };
-        let at = Mark::now();
-        let value = zone.read();
-        let took = Mark::now().monotonic_seconds - at.monotonic_seconds;
+        let (at, took, value) = timed(zone);
         match value {
             Ok(microjoules) => {
                 let joules = first.joules + counter.advance(microjoules);
                 let value = RawCounter { at, joules };
                 self.last = Some(value);
-                self.energy.push(value);
-                self.took.push(took);
+                self.samples.push(sample(value, took));
             }
             Err(failure) => drop(self.failure.get_or_insert(failure)),
         }
     }
 }
 
-/// Mean power between the reads, each at its middle.
-fn power(track: &Track) -> Vec<Power> {
-    track
-        .energy
-        .windows(2)
-        .filter_map(|pair| mean_power(pair[0], pair[1]))
-        .collect()
+/// Reads a zone: when that began, how long it took, s, and the counter in µJ.
+fn timed(zone: &Zone) -> (Mark, f64, Result<u64, Unavailable>) {
+    let at = Mark::now();
+    let value = zone.read();
+    (at, monotonic_seconds() - at.monotonic_seconds, value)
 }
 
-fn mean_power(a: RawCounter, b: RawCounter) -> Option<Power> {
-    let seconds = b.at.monotonic_seconds - a.at.monotonic_seconds;
+fn sample(value: RawCounter, took: f64) -> Sample {
+    Sample {
+        at: value.at.monotonic_seconds,
+        took,
+        joules: value.joules,
+    }
+}
+
+/// Mean power between the reads, each at its middle.
+fn power(track: &Track) -> Vec<Power> {
+    let between = |pair: &[Sample]| mean_power(pair[0], pair[1]);
+    track.samples.windows(2).filter_map(between).collect()
+}
+
+fn mean_power(a: Sample, b: Sample) -> Option<Power> {
+    let seconds = b.at - a.at;
     // The read at the end edge may follow a sample at once: no power can be told from less than ten updates.
     (seconds > 10.0 * UPDATE_PERIOD_SECONDS).then(|| Power {
-        at: f64::midpoint(a.at.monotonic_seconds, b.at.monotonic_seconds),
+        at: f64::midpoint(a.at, b.at),
         watts: (b.joules - a.joules) / seconds,
     })
 }

@@ -59,7 +59,7 @@ struct Progress {
 
 /// The requests of a window, ready to be sent.
 pub(super) struct Execution<'a> {
-    requests: &'a Requests,
+    pub(super) requests: &'a Requests,
     observed: Observed,
     progress: Vec<Progress>,
     waiting: VecDeque<usize>,

@@ -17,12 +17,12 @@ use super::{
     phases::Phase,
     requests::Execution,
 };
-use crate::{engine::ExecutionCounts, environment, flops, metrics::LiveRequests, workload::Requests};
+use crate::{engine::ExecutionCounts, environment, flops, metrics::LiveRequests};
 
 /// Measures one window and makes its record.
 pub(super) fn measure(
     loaded: &mut Loaded,
-    requests: &Requests,
+    execution: Execution<'_>,
     assignment: &Assignment,
     start_at: Option<Timestamp>,
     warmup: WarmupRecord,
@@ -34,7 +34,7 @@ pub(super) fn measure(
         node,
         previous_plan: _,
     } = loaded;
-    let execution = Execution::new(requests);
+    let streaming = execution.requests.streaming;
     engine.begin_window(salt(&assignment.window.batching, &assignment.trial, false));
     let before = engine.counts();
     engine.synchronize().map_err(ProtocolError::Engine)?;
@@ -79,7 +79,7 @@ pub(super) fn measure(
         output_tokens: observed.output_tokens,
         requests_completed: observed.end_to_end.len() as u64,
         requests_failed: 0,
-        streaming: requests.streaming,
+        streaming,
         end_to_end: pack(&observed.end_to_end)?,
         end_to_end_from_send: pack(&observed.end_to_end_from_send)?,
         time_to_first_token: pack(&observed.time_to_first_token)?,

@@ -7,7 +7,7 @@ use super::{
         edge::{EdgeEnergy, SENSOR_TOLERANCE, energy_at_end, energy_at_start, gain},
         integrate::{Power, thin, trapezoid},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
-        tick::{CounterSample, ticks, update_period, was_reset},
+        tick::{CounterSample, certain_period, ticks, update_period, was_reset},
     },
     sampler::LONGEST_WAIT_SECONDS,
 };
@@ -87,6 +87,11 @@ impl Recording {
         update_period(&ticks(&self.before, None)).or_else(|| update_period(&ticks(&self.after, None)))
     }
 
+    /// The same where nothing is wrong if it is used to place an update.
+    fn certain_period(&self) -> Option<f64> {
+        certain_period(&ticks(&self.before, None)).or_else(|| certain_period(&ticks(&self.after, None)))
+    }
+
     /// The reading of the window.
     pub(super) fn reading(&self, counter: CounterIdentity, start: Mark, end: Mark, averaged: bool) -> EnergyReading {
         let (from, to) = (start.monotonic_seconds, end.monotonic_seconds);
@@ -144,21 +149,17 @@ impl Recording {
         if let Some(failure) = &self.counter_failure {
             return Err(failure.clone());
         }
-        let polls: Vec<_> = [&self.before, &self.inside, &self.after]
-            .into_iter()
-            .flatten()
-            .copied()
-            .collect();
+        let all = [&self.before, &self.inside, &self.after];
+        let polls = in_order(all.into_iter().flatten());
         if was_reset(&polls) {
             return Err(Unavailable::new(
                 UnavailableReason::CounterReset,
                 "the energy counter went backwards around or in the window: driver reload or device reset",
             ));
         }
-        let period = self.update_period();
+        let period = self.certain_period();
         // The read at the edge itself comes just after the edge, and closes the power series there.
-        let mut before = self.before.clone();
-        before.extend(self.inside.first());
+        let before = in_order(self.before.iter().chain(self.inside.first()));
         let gain = gain(&[&before, &self.after], period);
         let start = energy_at_start(&before, from, period, gain);
         let end = energy_at_end(&self.after, to, period, gain);
@@ -173,9 +174,9 @@ impl Recording {
 
     /// The counter within the window: each value read is up to one period old. Power reached `peak` times what was sampled.
     fn counted_within(&self, start: (f64, EdgeEnergy), end: (f64, EdgeEnergy), peak: f64) -> CumulativeEnergy {
-        let period = self.update_period().unwrap_or(LONGEST_WAIT_SECONDS);
+        let period = self.certain_period().unwrap_or(LONGEST_WAIT_SECONDS);
         let reads = self.inside.iter().map(|poll| Read {
-            at: poll.at + poll.took / 2.0,
+            at: poll.over(),
             joules: poll.joules,
             lag: period + poll.took,
         });
@@ -214,9 +215,53 @@ impl Recording {
     }
 }
 
+/// Two threads poll, and the one that was held up adds its poll late.
+fn in_order<'a>(polls: impl Iterator<Item = &'a CounterSample>) -> Vec<CounterSample> {
+    let mut polls: Vec<CounterSample> = polls.copied().collect();
+    polls.sort_by(|a, b| a.at.total_cmp(&b.at));
+    polls
+}
+
 fn raw(poll: Option<&CounterSample>, edge: Mark) -> Option<RawCounter> {
     poll.map(|poll| RawCounter {
         at: edge.shifted(poll.at - edge.monotonic_seconds),
         joules: poll.joules,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::reading::CounterDomain;
+
+    #[test]
+    fn a_poll_that_is_added_late_is_no_reset_of_the_counter() {
+        let mark = |seconds: f64| Mark {
+            monotonic_seconds: seconds,
+            wall_seconds: seconds,
+        };
+        let mut recording = Recording::default();
+        let mut add = |place, at: f64, joules: f64| recording.add(place, (at, 0.0), Ok(joules), Some(100.0), true);
+        for step in 0..100 {
+            let at = 0.001 * f64::from(step);
+            add(Place::Before, at, (at / 0.02).floor() * 2.0);
+        }
+        // The sampler's last poll, made after the one at the edge and added before it.
+        add(Place::Before, 0.1005, 10.0);
+        add(Place::Inside, 0.099_9, 8.0);
+        for step in 0..50 {
+            let at = 1.1 + 0.001 * f64::from(step);
+            add(Place::After, at, ((at + 1e-9) / 0.02).floor() * 2.0);
+        }
+        let counter = CounterIdentity {
+            domain: CounterDomain::Gpu,
+            id: "GPU-0".to_owned(),
+            node: "node-a".to_owned(),
+        };
+        let reading = recording.reading(counter, mark(0.099_8), mark(1.1), false);
+        assert_eq!(reading.unavailable, None);
+        let truth = 100.0 * (1.1 - 0.099_8);
+        let error = (reading.joules.unwrap() - truth).abs();
+        assert!(error <= reading.uncertainty_joules.unwrap(), "{reading:?}");
+    }
 }
