@@ -46,22 +46,7 @@ pub(super) fn steady_state(reported: &[Reported<'_>], energy: &TrialEnergy) -> S
 
 /// Power of all counters of the total, in watts.
 fn watts(reported: &[Reported<'_>], energy: &TrialEnergy) -> Value {
-    energy.total?;
-    let (mut total, mut uncertainty) = (0.0, 0.0);
-    for identity in energy.available().flat_map(|domain| domain.counters.keys()) {
-        let (watts, bound) = counter_watts(reported, identity)?;
-        total += watts;
-        uncertainty += bound;
-    }
-    resolved(total, uncertainty)
-}
-
-fn resolved(total: f64, uncertainty: f64) -> Value {
-    if uncertainty <= RESOLUTION * total {
-        Ok(total)
-    } else {
-        Err(Unavailable::PhaseNotResolved)
-    }
+    over_counters(energy, |identity| counter_watts(reported, identity))
 }
 
 /// Energy of a phase over all counters of the total, in joules.
@@ -70,15 +55,27 @@ pub(super) fn phase_energy(
     energy: &TrialEnergy,
     of: fn(&EnergyReading) -> Option<PartEnergy>,
 ) -> Value {
+    over_counters(energy, |identity| {
+        let part = only_reading(reported, identity).and_then(of);
+        let part = part.ok_or(Unavailable::PhaseNotResolved)?;
+        Ok((part.joules, part.uncertainty_joules))
+    })
+}
+
+/// Sum over the counters of the total of a figure with its error bound, if the bounds together are small enough.
+fn over_counters(energy: &TrialEnergy, of: impl Fn(&CounterIdentity) -> Result<(f64, f64), Unavailable>) -> Value {
     energy.total?;
     let (mut total, mut uncertainty) = (0.0, 0.0);
     for identity in energy.available().flat_map(|domain| domain.counters.keys()) {
-        let reading = only_reading(reported, identity).ok_or(Unavailable::PhaseNotResolved)?;
-        let part = of(reading).ok_or(Unavailable::PhaseNotResolved)?;
-        total += part.joules;
-        uncertainty += part.uncertainty_joules;
+        let (figure, bound) = of(identity)?;
+        total += figure;
+        uncertainty += bound;
     }
-    resolved(total, uncertainty)
+    if uncertainty <= RESOLUTION * total {
+        Ok(total)
+    } else {
+        Err(Unavailable::PhaseNotResolved)
+    }
 }
 
 /// The reading of a counter, if one process alone made it move: within its phases another one is in phases of its own.

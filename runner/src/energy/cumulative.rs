@@ -10,15 +10,20 @@ use super::edge::EdgeEnergy;
 /// is assumed of a stepping counter's unseen part at the edges of a window.
 pub(super) const PEAK_OVER_MEAN: f64 = 3.0;
 
-/// A counter as it was read.
+/// A counter that was read some time between two instants (monotonic seconds).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Read {
-    /// When the read was over, monotonic seconds.
-    pub(super) at: f64,
+    pub(super) from: f64,
+    pub(super) to: f64,
     /// Cumulative J.
     pub(super) joules: f64,
-    /// How old the value may have been, s.
-    pub(super) lag: f64,
+}
+
+impl Read {
+    /// The best guess of when it was read.
+    pub(super) fn at(&self) -> f64 {
+        f64::midpoint(self.from, self.to)
+    }
 }
 
 /// What is known of the cumulative energy at one instant.
@@ -48,11 +53,12 @@ pub struct CumulativeEnergy {
 
 impl CumulativeEnergy {
     /// From the counter at the edges with their instants (monotonic seconds), from reads of it in order, and from powers that
-    /// it reached, in W. Reads that lie beyond the edges are left out.
+    /// it reached, in W. Reads that lie beyond the edges are left out; the value of one is up to `age` seconds old.
     pub(super) fn new(
         start: (f64, EdgeEnergy),
         reads: impl Iterator<Item = Read>,
         end: (f64, EdgeEnergy),
+        age: f64,
         watts: impl Iterator<Item = f64>,
     ) -> Self {
         let mean = (end.1.joules - start.1.joules).max(0.0) / (end.0 - start.0).max(f64::MIN_POSITIVE);
@@ -65,11 +71,11 @@ impl CumulativeEnergy {
             highest: edge.joules + edge.uncertainty_joules,
         };
         let inside = reads
-            .filter(|read| read.at > start.0 && read.at < end.0)
+            .filter(|read| read.to > start.0 && read.to < end.0)
             .map(|read| Known {
-                at: read.at,
+                at: read.to,
                 lowest: read.joules,
-                highest: read.joules + highest_watts * read.lag,
+                highest: read.joules + highest_watts * (read.to - read.from + age),
             });
         let mut known: Vec<Known> = [edge(start)].into_iter().chain(inside).chain([edge(end)]).collect();
         tighten(&mut known, highest_watts);
@@ -157,13 +163,13 @@ mod tests {
         };
         let stale = |at: f64| (at / step).floor() * step;
         let reads = instants().map(|at| Read {
-            at,
+            from: at,
+            to: at,
             joules: energy(stale(at).max(100.0)),
-            lag: step,
         });
         let edges = [100.0, 103.0].map(|at| (at, EdgeEnergy::exact(energy(at))));
         let watts = instants().map(|at| waveform.watts(at));
-        CumulativeEnergy::new(edges[0], reads, edges[1], watts)
+        CumulativeEnergy::new(edges[0], reads, edges[1], step, watts)
     }
 
     proptest! {
@@ -218,6 +224,7 @@ mod tests {
             (1.0, edge(10.0)),
             std::iter::empty(),
             (3.0, edge(210.0)),
+            0.1,
             [100.0].into_iter(),
         );
         let whole = seen.between(1.0, 3.0).unwrap();

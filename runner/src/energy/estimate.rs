@@ -59,15 +59,16 @@ impl Track {
             joules += power.watts * (power.at - before);
             before = power.at;
             Read {
-                at: power.at,
+                from: power.at,
+                to: power.at,
                 joules,
-                lag: 0.0,
             }
         });
         CumulativeEnergy::new(
             (start.monotonic_seconds, EdgeEnergy::exact(0.0)),
             reads,
             (end.monotonic_seconds, EdgeEnergy::exact(self.joules)),
+            0.0,
             self.power.iter().map(|power| power.watts),
         )
     }

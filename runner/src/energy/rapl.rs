@@ -54,18 +54,7 @@ struct Track {
     counter: Option<Unwrapped>,
     failure: Option<Unavailable>,
     /// All reads since the start edge.
-    samples: Vec<Sample>,
-}
-
-/// One read of a zone.
-#[derive(Debug, Clone, Copy)]
-struct Sample {
-    /// Its beginning, monotonic seconds.
-    at: f64,
-    /// Its length, s.
-    took: f64,
-    /// Cumulative J, unwrapped.
-    joules: f64,
+    reads: Vec<Read>,
 }
 
 impl RaplMeter {
@@ -148,13 +137,13 @@ impl RaplMeter {
 
 impl Track {
     fn begin(zone: &Zone) -> Self {
-        let (at, took, value) = timed(zone);
+        let (at, over, value) = timed(zone);
         let first = value.clone().map(|microjoules| RawCounter {
             at,
             joules: microjoules as f64 / 1e6,
         });
         Self {
-            samples: first.iter().map(|first| sample(*first, took)).collect(),
+            reads: first.iter().map(|first| read(*first, over)).collect(),
             counter: value
                 .ok()
                 .map(|microjoules| Unwrapped::new(zone.range_microjoules, microjoules)),
@@ -166,7 +155,7 @@ impl Track {
 
     /// The counter between the edges, at which it is known to within some joules.
     fn within(&self, start: Mark, end: Mark, uncertainty_joules: f64) -> CumulativeEnergy {
-        let edge = |at: Mark, read: Option<&Sample>| {
+        let edge = |at: Mark, read: Option<&Read>| {
             let joules = read.map_or(0.0, |read| read.joules);
             let edge = EdgeEnergy {
                 joules,
@@ -174,23 +163,19 @@ impl Track {
             };
             (at.monotonic_seconds, edge)
         };
-        let reads = self.samples.iter().map(|sample| Read {
-            at: sample.at + sample.took,
-            joules: sample.joules,
-            lag: UPDATE_PERIOD_SECONDS + sample.took,
-        });
         let watts = power(self).into_iter().map(|power| PEAK_OVER_MEAN * power.watts);
         CumulativeEnergy::new(
-            edge(start, self.samples.first()),
-            reads,
-            edge(end, self.samples.last()),
+            edge(start, self.reads.first()),
+            self.reads.iter().copied(),
+            edge(end, self.reads.last()),
+            UPDATE_PERIOD_SECONDS,
             watts,
         )
     }
 
     /// Mean power since the read before the last, W.
     fn last_power(&self) -> Option<f64> {
-        let (before, last) = self.samples.last_chunk().map(|[before, last]| (*before, *last))?;
+        let (before, last) = self.reads.last_chunk().map(|[before, last]| (*before, *last))?;
         mean_power(before, last).map(|power| power.watts)
     }
 
@@ -198,45 +183,45 @@ impl Track {
         let (Some(counter), Ok(first)) = (&mut self.counter, &self.first) else {
             return;
         };
-        let (at, took, value) = timed(zone);
+        let (at, over, value) = timed(zone);
         match value {
             Ok(microjoules) => {
                 let joules = first.joules + counter.advance(microjoules);
                 let value = RawCounter { at, joules };
                 self.last = Some(value);
-                self.samples.push(sample(value, took));
+                self.reads.push(read(value, over));
             }
             Err(failure) => drop(self.failure.get_or_insert(failure)),
         }
     }
 }
 
-/// Reads a zone: when that began, how long it took, s, and the counter in µJ.
+/// Reads a zone: when that began, when it was over, monotonic seconds, and the counter in µJ.
 fn timed(zone: &Zone) -> (Mark, f64, Result<u64, Unavailable>) {
     let at = Mark::now();
     let value = zone.read();
-    (at, monotonic_seconds() - at.monotonic_seconds, value)
+    (at, monotonic_seconds(), value)
 }
 
-fn sample(value: RawCounter, took: f64) -> Sample {
-    Sample {
-        at: value.at.monotonic_seconds,
-        took,
+fn read(value: RawCounter, over: f64) -> Read {
+    Read {
+        from: value.at.monotonic_seconds,
+        to: over,
         joules: value.joules,
     }
 }
 
 /// Mean power between the reads, each at its middle.
 fn power(track: &Track) -> Vec<Power> {
-    let between = |pair: &[Sample]| mean_power(pair[0], pair[1]);
-    track.samples.windows(2).filter_map(between).collect()
+    let between = |pair: &[Read]| mean_power(pair[0], pair[1]);
+    track.reads.windows(2).filter_map(between).collect()
 }
 
-fn mean_power(a: Sample, b: Sample) -> Option<Power> {
-    let seconds = b.at - a.at;
+fn mean_power(a: Read, b: Read) -> Option<Power> {
+    let seconds = b.from - a.from;
     // The read at the end edge may follow a sample at once: no power can be told from less than ten updates.
     (seconds > 10.0 * UPDATE_PERIOD_SECONDS).then(|| Power {
-        at: f64::midpoint(a.at, b.at),
+        at: f64::midpoint(a.from, b.from),
         watts: (b.joules - a.joules) / seconds,
     })
 }

@@ -5,25 +5,10 @@
 //! given in [`super::super::edge`]: load begins and ends at the edges, so interpolating across them would be wrong just
 //! where it matters.
 
-use super::super::{edge::EdgeEnergy, rapl::UPDATE_PERIOD_SECONDS};
-
-/// The counter, read some time between `from` and `to` (monotonic seconds).
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Reading {
-    pub(super) from: f64,
-    pub(super) to: f64,
-    pub(super) joules: f64,
-}
-
-impl Reading {
-    /// The best guess of when it was read.
-    pub(super) fn at(&self) -> f64 {
-        f64::midpoint(self.from, self.to)
-    }
-}
+use super::super::{cumulative::Read, edge::EdgeEnergy, rapl::UPDATE_PERIOD_SECONDS};
 
 /// Mean power between two readings, W.
-pub(super) fn watts(before: &Reading, after: &Reading) -> f64 {
+pub(super) fn watts(before: &Read, after: &Read) -> f64 {
     let seconds = after.at() - before.at();
     if seconds > 0.0 {
         (after.joules - before.joules) / seconds
@@ -33,7 +18,7 @@ pub(super) fn watts(before: &Reading, after: &Reading) -> f64 {
 }
 
 /// The counter at a window's start. None without a reading on each side.
-pub(super) fn energy_at_start(readings: &[Reading], start: f64) -> Option<EdgeEnergy> {
+pub(super) fn energy_at_start(readings: &[Read], start: f64) -> Option<EdgeEnergy> {
     let (before, after) = sides(readings, start);
     let (last, next) = before.last().zip(after.first())?;
     let outside = before.iter().nth_back(1).map(|previous| watts(previous, last));
@@ -42,7 +27,7 @@ pub(super) fn energy_at_start(readings: &[Reading], start: f64) -> Option<EdgeEn
 }
 
 /// The counter at a window's end. None without a reading on each side.
-pub(super) fn energy_at_end(readings: &[Reading], end: f64) -> Option<EdgeEnergy> {
+pub(super) fn energy_at_end(readings: &[Read], end: f64) -> Option<EdgeEnergy> {
     let (before, after) = sides(readings, end);
     let (last, next) = before.last().zip(after.first())?;
     let outside = after.get(1).map(|following| watts(next, following));
@@ -51,14 +36,14 @@ pub(super) fn energy_at_end(readings: &[Reading], end: f64) -> Option<EdgeEnergy
 }
 
 /// The readings that were over before an instant, and those that began after it.
-pub(super) fn sides(readings: &[Reading], instant: f64) -> (&[Reading], &[Reading]) {
+pub(super) fn sides(readings: &[Read], instant: f64) -> (&[Read], &[Read]) {
     let before = readings.partition_point(|reading| reading.to <= instant);
     let after = readings.partition_point(|reading| reading.from < instant);
     (&readings[..before], &readings[after..])
 }
 
 /// A guess, or the middle without one, with the farther of the two bounds as its error.
-fn within(last: &Reading, next: &Reading, guess: Option<f64>) -> EdgeEnergy {
+fn within(last: &Read, next: &Read, guess: Option<f64>) -> EdgeEnergy {
     let lowest = last.joules;
     // RAPL itself may lag by one update.
     let highest = next.joules + watts(last, next) * UPDATE_PERIOD_SECONDS;
@@ -79,14 +64,14 @@ mod tests {
     use super::*;
 
     /// Readings of a power that is a function of time, every 100 ms and a little late.
-    fn readings(waveform: &Waveform, phase: f64, lateness: &[f64]) -> Vec<Reading> {
+    fn readings(waveform: &Waveform, phase: f64, lateness: &[f64]) -> Vec<Read> {
         let mut from = 100.0 + phase;
         let mut read = Vec::new();
         for late in lateness {
             let to = from + 0.000_05 + late / 10.0;
             // Read at either end of the interval, whichever is the more awkward.
             let at = if read.len() % 2 == 0 { from } else { to };
-            read.push(Reading {
+            read.push(Read {
                 from,
                 to,
                 joules: waveform.joules_between(90.0, at),
@@ -159,7 +144,7 @@ mod tests {
 
     #[test]
     fn an_edge_without_a_reading_on_both_sides_is_unknown() {
-        let one = [Reading {
+        let one = [Read {
             from: 1.0,
             to: 1.0,
             joules: 5.0,

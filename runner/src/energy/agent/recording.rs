@@ -13,7 +13,7 @@ use super::{
         integrate::{Power, thin},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
     },
-    edge::{Reading, energy_at_end, energy_at_start, sides, watts},
+    edge::{energy_at_end, energy_at_start, sides, watts},
     failed,
 };
 use crate::energy::rapl::UPDATE_PERIOD_SECONDS;
@@ -100,7 +100,7 @@ impl Recording {
         &self,
         counter: &NodeCounter,
         (start, end): (Mark, Mark),
-    ) -> Result<(Vec<Reading>, [EdgeEnergy; 2]), Unavailable> {
+    ) -> Result<(Vec<Read>, [EdgeEnergy; 2]), Unavailable> {
         if let Some(why) = &self.broken {
             return Err(why.clone());
         }
@@ -113,7 +113,7 @@ impl Recording {
         }
     }
 
-    fn uncovered(&self, readings: &[Reading], start: Mark) -> Unavailable {
+    fn uncovered(&self, readings: &[Read], start: Mark) -> Unavailable {
         if let Some(why) = &self.missed {
             return why.clone();
         }
@@ -124,14 +124,14 @@ impl Recording {
         failed("the node's energy agent has stopped to read the counters within the window".to_owned())
     }
 
-    fn of(&self, counter: &NodeCounter) -> Vec<Reading> {
+    fn of(&self, counter: &NodeCounter) -> Vec<Read> {
         let index = self
             .counters
             .iter()
             .position(|other| other.domain == counter.domain && other.id == counter.id);
         let values = self.readings.iter().filter_map(|reading| reading.get(index?));
         values
-            .map(|value| Reading {
+            .map(|value| Read {
                 from: seconds(value.from),
                 to: seconds(value.to),
                 joules: value.microjoules as f64 / 1e6,
@@ -191,29 +191,25 @@ impl Recording {
     }
 }
 
-/// The counter between the edges. Each reading was made some time before the agent was done with it.
+/// The counter between the edges.
 fn within(
-    readings: &[Reading],
+    readings: &[Read],
     [first, last]: &[EdgeEnergy; 2],
     (start, end): (Mark, Mark),
     power: &[Power],
 ) -> CumulativeEnergy {
-    let reads = readings.iter().map(|reading| Read {
-        at: reading.to,
-        joules: reading.joules,
-        lag: reading.to - reading.from + UPDATE_PERIOD_SECONDS,
-    });
     let watts = power.iter().map(|power| PEAK_OVER_MEAN * power.watts);
     CumulativeEnergy::new(
         (start.monotonic_seconds, *first),
-        reads,
+        readings.iter().copied(),
         (end.monotonic_seconds, *last),
+        UPDATE_PERIOD_SECONDS,
         watts,
     )
 }
 
 /// Time between the readings on the two sides of an instant, s.
-fn gap(readings: &[Reading], instant: f64) -> f64 {
+fn gap(readings: &[Read], instant: f64) -> f64 {
     let (before, after) = sides(readings, instant);
     let around = before.last().zip(after.first());
     around.map_or(0.0, |(last, next)| next.at() - last.at())
@@ -228,8 +224,8 @@ fn anew(because: &str) -> Unavailable {
 }
 
 /// Mean power between readings, at their middle.
-fn power(readings: &[Reading]) -> Vec<Power> {
-    let between = |pair: &[Reading]| Power {
+fn power(readings: &[Read]) -> Vec<Power> {
+    let between = |pair: &[Read]| Power {
         at: f64::midpoint(pair[0].at(), pair[1].at()),
         watts: watts(&pair[0], &pair[1]),
     };

@@ -7,7 +7,7 @@ use super::{
         edge::{EdgeEnergy, SENSOR_TOLERANCE, energy_at_end, energy_at_start, gain},
         integrate::{Power, thin, trapezoid},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
-        tick::{CounterSample, certain_period, ticks, update_period, was_reset},
+        tick::{CounterSample, Tick, certain_period, ticks, update_period, was_reset},
     },
     sampler::LONGEST_WAIT_SECONDS,
 };
@@ -82,14 +82,9 @@ impl Recording {
         self.counter_failure.is_some()
     }
 
-    /// Median time between two updates, s.
-    pub(super) fn update_period(&self) -> Option<f64> {
-        update_period(&ticks(&self.before, None)).or_else(|| update_period(&ticks(&self.after, None)))
-    }
-
-    /// The same where nothing is wrong if it is used to place an update.
-    fn certain_period(&self) -> Option<f64> {
-        certain_period(&ticks(&self.before, None)).or_else(|| certain_period(&ticks(&self.after, None)))
+    /// What the updates around the window say of the time between two of them.
+    fn period(&self, of: fn(&[Tick]) -> Option<f64>) -> Option<f64> {
+        of(&ticks(&self.before, None)).or_else(|| of(&ticks(&self.after, None)))
     }
 
     /// The reading of the window.
@@ -107,7 +102,7 @@ impl Recording {
             end,
             start_raw: raw(self.inside.first(), start),
             end_raw: raw(self.after.first(), end),
-            update_period_seconds: self.update_period(),
+            update_period_seconds: self.period(update_period),
             integral_joules: integral.map(|integral| integral.joules),
             integral_disagreement: None,
             range_joules: None,
@@ -115,7 +110,9 @@ impl Recording {
             power: thin(&self.power, from, to),
             cumulative: CumulativeEnergy::default(),
         };
-        match self.counted(from, to) {
+        // Updates are placed by it, which a wrong one must not do.
+        let period = self.period(certain_period);
+        match self.counted(from, to, period) {
             Ok([first, last]) => {
                 let joules = last.joules - first.joules;
                 reading.joules = Some(joules);
@@ -125,7 +122,8 @@ impl Recording {
                 } else {
                     1.0 + SENSOR_TOLERANCE
                 };
-                reading.cumulative = self.counted_within((from, first), (to, last), peak);
+                let age = period.unwrap_or(LONGEST_WAIT_SECONDS);
+                reading.cumulative = self.counted_within((from, first), (to, last), age, peak);
                 reading.integral_disagreement = integral
                     .filter(|_| joules > 0.0)
                     .map(|integral| (joules - integral.joules).abs() / joules);
@@ -145,7 +143,7 @@ impl Recording {
     }
 
     /// The counter at both edges.
-    fn counted(&self, from: f64, to: f64) -> Result<[EdgeEnergy; 2], Unavailable> {
+    fn counted(&self, from: f64, to: f64, period: Option<f64>) -> Result<[EdgeEnergy; 2], Unavailable> {
         if let Some(failure) = &self.counter_failure {
             return Err(failure.clone());
         }
@@ -157,7 +155,6 @@ impl Recording {
                 "the energy counter went backwards around or in the window: driver reload or device reset",
             ));
         }
-        let period = self.certain_period();
         // The read at the edge itself comes just after the edge, and closes the power series there.
         let before = in_order(self.before.iter().chain(self.inside.first()));
         let gain = gain(&[&before, &self.after], period);
@@ -172,16 +169,21 @@ impl Recording {
         Ok([start, end])
     }
 
-    /// The counter within the window: each value read is up to one period old. Power reached `peak` times what was sampled.
-    fn counted_within(&self, start: (f64, EdgeEnergy), end: (f64, EdgeEnergy), peak: f64) -> CumulativeEnergy {
-        let period = self.certain_period().unwrap_or(LONGEST_WAIT_SECONDS);
+    /// The counter within the window: each value read is up to `age` old. Power reached `peak` times what was sampled.
+    fn counted_within(
+        &self,
+        start: (f64, EdgeEnergy),
+        end: (f64, EdgeEnergy),
+        age: f64,
+        peak: f64,
+    ) -> CumulativeEnergy {
         let reads = self.inside.iter().map(|poll| Read {
-            at: poll.over(),
+            from: poll.began(),
+            to: poll.over(),
             joules: poll.joules,
-            lag: period + poll.took,
         });
         let watts = self.watts_within(start.0, end.0).map(|watts| peak * watts);
-        CumulativeEnergy::new(start, reads, end, watts)
+        CumulativeEnergy::new(start, reads, end, age, watts)
     }
 
     /// The same of the power's integral, which has no steps.
@@ -191,11 +193,15 @@ impl Recording {
         for pair in self.power.windows(2) {
             let at = pair[1].at.clamp(from, to);
             joules += trapezoid(pair, pair[0].at.clamp(from, to), at).map_or(0.0, |part| part.joules);
-            reads.push(Read { at, joules, lag: 0.0 });
+            reads.push(Read {
+                from: at,
+                to: at,
+                joules,
+            });
         }
         let watts = self.watts_within(from, to);
         let edges = [(from, 0.0), (to, joules)].map(|(at, joules)| (at, EdgeEnergy::exact(joules)));
-        CumulativeEnergy::new(edges[0], reads.into_iter(), edges[1], watts)
+        CumulativeEnergy::new(edges[0], reads.into_iter(), edges[1], 0.0, watts)
     }
 
     fn watts_within(&self, from: f64, to: f64) -> impl Iterator<Item = f64> {
