@@ -71,10 +71,21 @@ const PERIOD_TOLERANCE: f64 = 0.02;
 fn in_time(tick: &Tick, others: &[Tick], period: f64) -> Tick {
     let (mut earliest, mut latest) = (tick.at - tick.half_gap, tick.at + tick.half_gap);
     for other in others.iter().filter(|other| 2.0 * other.half_gap < tick.half_gap) {
-        let steps = ((tick.at - other.at) / period).round();
-        let expected = other.at + steps * period;
-        let error = other.half_gap + steps.abs() * PERIOD_TOLERANCE * period;
-        let narrowed = (earliest.max(expected - error), latest.min(expected + error));
+        let at = |steps: f64| other.at + steps * period;
+        let error = |steps: f64| other.half_gap + steps.abs() * PERIOD_TOLERANCE * period;
+        let nearest = ((tick.at - other.at) / period).round();
+        // A poll that was held up for longer than a period has room for several: any of them may be the last that it saw.
+        let (mut first, mut last) = (nearest, nearest);
+        while at(first - 1.0) + error(first - 1.0) >= earliest {
+            first -= 1.0;
+        }
+        while at(last + 1.0) - error(last + 1.0) <= latest {
+            last += 1.0;
+        }
+        let narrowed = (
+            earliest.max(at(first) - error(first)),
+            latest.min(at(last) + error(last)),
+        );
         // Out of time: this counter is not that regular.
         if narrowed.0 < narrowed.1 {
             (earliest, latest) = narrowed;
