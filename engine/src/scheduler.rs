@@ -123,6 +123,8 @@ pub fn check_request(request: &SequenceRequest, context_length: usize) -> Result
 pub struct StepPlan {
     /// Tokens of prompts, those that are computed again included.
     pub prefill_tokens: usize,
+    /// Tokens of prompts that no step before had: those of each prompt once, whether computed or found in the cache.
+    pub prompt_tokens: usize,
     /// Sequences that decode a token.
     pub decode_rows: usize,
 }
@@ -237,7 +239,7 @@ impl Scheduler {
         match self.configuration.batching {
             Batching::Static { .. } => {
                 if self.running.is_empty() {
-                    self.form_static_batch();
+                    self.form_static_batch(&mut plan);
                 }
                 self.add_prompts(batch, &mut plan, &mut budget);
                 if plan.prefill_tokens == 0 {
@@ -247,7 +249,7 @@ impl Scheduler {
             Batching::Continuous { max_sequences } => {
                 self.add_decodes(batch, &mut plan, &mut budget);
                 self.add_prompts(batch, &mut plan, &mut budget);
-                while budget > 0 && self.running.len() < max_sequences && self.admit() {
+                while budget > 0 && self.running.len() < max_sequences && self.admit(&mut plan) {
                     self.add_prompt(self.running.len() - 1, batch, &mut plan, &mut budget);
                 }
             }
@@ -357,8 +359,8 @@ impl Scheduler {
         self.pool.release(&sequence.blocks);
     }
 
-    fn form_static_batch(&mut self) {
-        while self.admit() {}
+    fn form_static_batch(&mut self, plan: &mut StepPlan) {
+        while self.admit(plan) {}
         let lengths = || self.running.iter().map(|sequence| sequence.prompt_length as u64);
         let longest = lengths().max().unwrap_or_default();
         if longest > 0 {
@@ -369,7 +371,7 @@ impl Scheduler {
     }
 
     /// Moves the first waiting sequence to the running ones if there are blocks for it.
-    fn admit(&mut self) -> bool {
+    fn admit(&mut self, plan: &mut StepPlan) -> bool {
         let Some(sequence) = self.waiting.front() else {
             return false;
         };
@@ -397,10 +399,12 @@ impl Scheduler {
             return false;
         };
         sequence.begin(self.root);
+        let had = sequence.prompt_tokens_had();
         for (block, hash) in &self.hits {
             self.pool.share(*block);
             sequence.take_over(*block, *hash);
         }
+        plan.prompt_tokens += sequence.prompt_tokens_had() - had;
         sequence.promised = needed - self.hits.len();
         let promised = self.pool.reserve(sequence.promised);
         debug_assert!(promised, "the blocks were available");
@@ -468,6 +472,7 @@ impl Scheduler {
         self.statistics.decode_tokens += (end - prompt_end) as u64;
         self.push(index, tokens, batch);
         plan.prefill_tokens += tokens;
+        plan.prompt_tokens += prompt_end - again;
         *budget -= tokens;
     }
 

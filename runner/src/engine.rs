@@ -21,6 +21,7 @@ pub use error::EngineError;
 pub use lem_crds::runner::ComputePrecision;
 pub use tokenizer::{TextTokenizer, TokenizerError};
 
+use lem_engine::scheduler::StepPlan;
 use source::ModelSource;
 
 /// What to load and where to run it.
@@ -127,7 +128,8 @@ impl EngineDescription {
 pub enum StepKind {
     /// Processed prompt tokens; a sequence's first token is among the output when its prompt is complete.
     Prefill {
-        /// Prompt tokens processed.
+        /// Prompt tokens processed: those of each prompt once, also if they are found in a cache of prefixes or
+        /// computed again.
         tokens: usize,
     },
     /// Generated one token for each of some sequences.
@@ -137,13 +139,24 @@ pub enum StepKind {
     },
     /// Both at once, so that their times cannot be told apart.
     Mixed {
-        /// Prompt tokens processed.
+        /// Prompt tokens processed, as those of a prefill.
         tokens: usize,
         /// Sequences that generated a token.
         rows: usize,
     },
     /// Nothing was submitted.
     Idle,
+}
+
+impl From<StepPlan> for StepKind {
+    fn from(plan: StepPlan) -> Self {
+        let tokens = plan.prompt_tokens;
+        match (plan.prefill_tokens, plan.decode_rows) {
+            (0, rows) => Self::Decode { rows },
+            (_, 0) => Self::Prefill { tokens },
+            (_, rows) => Self::Mixed { tokens, rows },
+        }
+    }
 }
 
 /// Steps of static batches; differences between two readings are a window's.

@@ -80,6 +80,11 @@ impl Sequence {
         self.hash = hash;
     }
 
+    /// Tokens of its prompt that were ever in the cache.
+    pub(super) fn prompt_tokens_had(&self) -> usize {
+        self.furthest.min(self.prompt_length)
+    }
+
     /// Whether one generated token is all that is not in the cache.
     pub(super) fn decodes(&self) -> bool {
         self.tokens.len() > self.prompt_length && self.tokens.len() - self.computed == 1

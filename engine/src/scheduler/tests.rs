@@ -234,6 +234,8 @@ proptest! {
         }
         let prompts: u64 = arrivals.iter().map(|(_, request)| request.prompt.len() as u64).sum();
         let outputs: u64 = done.tokens.values().map(|tokens| tokens.len() as u64 - 1).sum();
+        let once: usize = done.plans.iter().map(|plan| plan.prompt_tokens).sum();
+        prop_assert_eq!(once as u64, prompts, "a prompt is not counted once");
         let statistics = done.statistics;
         // A sequence that comes back may find more than it had, which is no hit of its prompt.
         if statistics.preemptions == 0 || !prefix_caching {
@@ -358,6 +360,31 @@ fn without_a_promise_the_newest_sequence_gives_up_its_blocks_and_ends_with_the_s
     for (_, request) in &arrivals {
         assert_eq!(done.tokens[&request.id], alone(request));
     }
+}
+
+#[test]
+fn the_steps_have_each_prompt_once_whether_it_is_found_or_computed_or_computed_again() {
+    let once = |configuration, arrivals: &[(usize, SequenceRequest)]| {
+        let done = run(configuration, arrivals);
+        let once: usize = done.plans.iter().map(|plan| plan.prompt_tokens).sum();
+        (once, done.statistics)
+    };
+    let same: Vec<(usize, SequenceRequest)> = (0..3).map(|id| (0, request(id, vec![9; 64], 5, true))).collect();
+    let (tokens, statistics) = once(configuration(Batching::Continuous { max_sequences: 1 }), &same);
+    assert_eq!((tokens, statistics.hit_tokens), (192, 64));
+
+    let scarce = SchedulerConfiguration {
+        blocks: 5,
+        prefix_caching: false,
+        reserve_output: false,
+        ..configuration(Batching::Continuous { max_sequences: 4 })
+    };
+    let long: Vec<(usize, SequenceRequest)> = (0..4)
+        .map(|id| (0, request(id, vec![id as u32; 30], 60, true)))
+        .collect();
+    let (tokens, statistics) = once(scarce, &long);
+    assert!(statistics.recomputed_tokens > 0, "{statistics:?}");
+    assert_eq!(tokens, 120);
 }
 
 #[test]

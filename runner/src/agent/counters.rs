@@ -4,13 +4,10 @@ use std::collections::VecDeque;
 
 use lem_crds::agent::{CounterValue, NodeCounter};
 
-use crate::energy::rapl::wrap::{HIGHEST_PACKAGE_WATTS, Unwrapped};
+use crate::energy::rapl::wrap::{Discontinuity, Unwrapped};
 
 /// Readings kept for whoever asks: 25 s of them.
 const KEPT: usize = 256;
-
-/// RAPL is updated every millisecond, so a reading may be that old; this is longer than any such delay, ns.
-const UPDATE_DELAY: u64 = 10_000_000;
 
 /// One read of a zone: the clock before and after it in ns, and its raw counter in µJ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,23 +15,6 @@ pub(super) struct RawValue {
     pub(super) from: u64,
     pub(super) to: u64,
     pub(super) microjoules: u64,
-}
-
-/// Why a reading does not continue the series.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Discontinuity {
-    /// More energy than a package can draw, or a step back that is no wrap.
-    #[error(
-        "counter {id} moved by {microjoules} µJ within {nanoseconds} ns, which no package can draw: it was reset, or the node slept"
-    )]
-    Reset {
-        id: String,
-        microjoules: u64,
-        nanoseconds: u64,
-    },
-    /// So late that the counter may have wrapped unseen.
-    #[error("counter {id} was not read for {nanoseconds} ns, in which it may have wrapped unseen")]
-    Late { id: String, nanoseconds: u64 },
 }
 
 /// An unbroken series of readings of all counters of a node.
@@ -106,24 +86,8 @@ impl Series {
 impl Track {
     fn advance(&mut self, counter: &NodeCounter, now: RawValue) -> Result<(), Discontinuity> {
         let nanoseconds = now.to.saturating_sub(self.last.from);
-        // 1000 W are 1 µJ each ns, and so on.
-        let drawable = |nanoseconds: u64| (HIGHEST_PACKAGE_WATTS * 1e-3 * nanoseconds as f64) as u64;
-        if drawable(nanoseconds) >= counter.range_microjoules {
-            return Err(Discontinuity::Late {
-                id: counter.id.clone(),
-                nanoseconds,
-            });
-        }
-        let total = self.unwrapped.advance_microjoules(now.microjoules);
-        let step = total - self.total;
-        if step > drawable(nanoseconds + UPDATE_DELAY) {
-            return Err(Discontinuity::Reset {
-                id: counter.id.clone(),
-                microjoules: step,
-                nanoseconds,
-            });
-        }
-        (self.total, self.last) = (total, now);
+        self.total = self.unwrapped.follow(&counter.id, now.microjoules, nanoseconds)?;
+        self.last = now;
         Ok(())
     }
 }

@@ -32,6 +32,12 @@ impl Mark {
             wall_seconds: self.wall_seconds + seconds,
         }
     }
+
+    /// An instant by the wall clock as it was at this one: a step of that clock between the two moves nothing.
+    #[must_use]
+    pub fn at(self, monotonic_seconds: f64) -> Self {
+        self.shifted(monotonic_seconds - self.monotonic_seconds)
+    }
 }
 
 /// Seconds on `CLOCK_MONOTONIC`.

@@ -140,7 +140,7 @@ const SLOWEST_REFRESH: f64 = 0.3;
 const FAST_REFRESH_SECONDS: f64 = 0.003;
 
 /// Median time between two new values, s. None without samples.
-fn refresh_period(power: &[Power]) -> Option<f64> {
+pub(super) fn refresh_period(power: &[Power]) -> Option<f64> {
     let (first, last) = power.first().zip(power.last())?;
     let mut gaps: Vec<f64> = power.windows(2).map(|pair| pair[1].at - pair[0].at).collect();
     gaps.sort_by(f64::total_cmp);
@@ -150,22 +150,29 @@ fn refresh_period(power: &[Power]) -> Option<f64> {
 /// Standard deviation of the power sensors' gain: half of the ± 5 % that NVML gives for `nvmlDeviceGetPowerUsage`.
 const SENSOR_DEVIATION: f64 = 0.025;
 
-/// Power as far as it is really known: polls with a new value, and the last one. A sensor may be refreshed more rarely
-/// than it is polled; sensors are noisy, so a steady power is not mistaken for an old value.
+/// Power as far as it is really known.
 fn power(polls: &[CounterSample]) -> Vec<Power> {
     let instant = |poll: &CounterSample| poll.watts.map(|watts| Power { at: poll.at, watts });
-    let mut refreshed: Vec<Power> = Vec::new();
-    for sample in polls.iter().filter_map(instant) {
-        if refreshed
+    refreshed(polls.iter().filter_map(instant))
+}
+
+/// The samples with a new value, and the last one. A sensor may be refreshed more rarely than it is polled; sensors are
+/// noisy, so a steady power is not mistaken for an old value.
+pub(super) fn refreshed(samples: impl Iterator<Item = Power>) -> Vec<Power> {
+    let mut kept: Vec<Power> = Vec::new();
+    let mut latest = None;
+    for sample in samples {
+        if kept
             .last()
             .is_none_or(|last| (last.watts - sample.watts).abs() > f64::EPSILON)
         {
-            refreshed.push(sample);
+            kept.push(sample);
         }
+        latest = Some(sample);
     }
-    let last = polls.iter().rev().find_map(instant);
-    refreshed.extend(last.filter(|last| refreshed.last().is_some_and(|kept| kept.at < last.at)));
-    refreshed
+    let unchanged = latest.filter(|latest| kept.last().is_some_and(|last| last.at < latest.at));
+    kept.extend(unchanged);
+    kept
 }
 
 /// Energy of the part of a step period between its update and the edge.

@@ -22,7 +22,7 @@ use super::{
     live::LivePower,
     reading::{
         CounterDescription, CounterDomain, CounterIdentity, EnergyReading, EnergySource, MeterReport, RawCounter,
-        Unavailable,
+        Unavailable, UnavailableReason,
     },
     sampler::SampledWindow,
 };
@@ -35,6 +35,9 @@ pub const DEFAULT_ROOT: &str = "/sys/class/powercap";
 
 /// RAPL counters are updated about every millisecond (Intel SDM 15.10.1; kernel `amd_energy`).
 pub(super) const UPDATE_PERIOD_SECONDS: f64 = 0.001;
+
+/// Longest time in which a counter may gain nothing, s: far longer than any update or delay.
+pub(super) const LONGEST_STANDSTILL_SECONDS: f64 = 1.0;
 
 /// Meters CPU packages and their memory.
 #[derive(Debug)]
@@ -104,7 +107,12 @@ impl RaplMeter {
 
     fn reading(&self, zone: &Zone, track: &Track, start: Mark, end: Mark) -> EnergyReading {
         let ends = track.first.as_ref().ok().copied().zip(track.last);
+        let seconds = end.monotonic_seconds - start.monotonic_seconds;
         let failure = track.first.as_ref().err().or(track.failure.as_ref()).cloned();
+        let failure = failure.or_else(|| {
+            let (first, last) = ends?;
+            Unavailable::standstill(last.joules - first.joules, seconds, LONGEST_STANDSTILL_SECONDS)
+        });
         let joules = ends
             .filter(|_| failure.is_none())
             .map(|(first, last)| last.joules - first.joules);
@@ -117,7 +125,7 @@ impl RaplMeter {
             joules,
             unavailable: failure,
             uncertainty_joules: joules.map(|_| 2.0 * edge_watts * UPDATE_PERIOD_SECONDS),
-            duration_seconds: end.monotonic_seconds - start.monotonic_seconds,
+            duration_seconds: seconds,
             start,
             end,
             start_raw: ends.map(|(first, _)| first),
@@ -136,8 +144,8 @@ impl RaplMeter {
 }
 
 impl Track {
-    fn begin(zone: &Zone) -> Self {
-        let (at, over, value) = timed(zone);
+    /// Begins with what was read of a zone at the start edge.
+    fn begin(zone: &Zone, (at, over, value): Timed) -> Self {
         let first = value.clone().map(|microjoules| RawCounter {
             at,
             joules: microjoules as f64 / 1e6,
@@ -180,24 +188,45 @@ impl Track {
     }
 
     fn advance(&mut self, zone: &Zone) {
+        if self.counter.is_some() {
+            self.add(zone, timed(zone));
+        }
+    }
+
+    /// Adds what was read of the zone next.
+    fn add(&mut self, zone: &Zone, (at, over, value): Timed) {
         let (Some(counter), Ok(first)) = (&mut self.counter, &self.first) else {
             return;
         };
-        let (at, over, value) = timed(zone);
-        match value {
-            Ok(microjoules) => {
-                let joules = first.joules + counter.advance(microjoules);
+        let microjoules = match value {
+            Ok(microjoules) => microjoules,
+            Err(failure) => {
+                self.failure.get_or_insert(failure);
+                return;
+            }
+        };
+        let since = self.reads.last().map_or(at.monotonic_seconds, |last| last.from);
+        match counter.follow(&zone.id, microjoules, ((over - since) * 1e9) as u64) {
+            Ok(total) => {
+                let joules = first.joules + total as f64 / 1e6;
                 let value = RawCounter { at, joules };
                 self.last = Some(value);
                 self.reads.push(read(value, over));
             }
-            Err(failure) => drop(self.failure.get_or_insert(failure)),
+            Err(lost) => {
+                // What is read from here on has nothing in common with what was read before.
+                self.counter = None;
+                let reset = Unavailable::new(UnavailableReason::CounterReset, lost.to_string());
+                self.failure.get_or_insert(reset);
+            }
         }
     }
 }
 
-/// Reads a zone: when that began, when it was over, monotonic seconds, and the counter in µJ.
-fn timed(zone: &Zone) -> (Mark, f64, Result<u64, Unavailable>) {
+/// A read of a zone: when that began, when it was over, monotonic seconds, and the counter in µJ.
+type Timed = (Mark, f64, Result<u64, Unavailable>);
+
+fn timed(zone: &Zone) -> Timed {
     let at = Mark::now();
     let value = zone.read();
     (at, monotonic_seconds(), value)
@@ -249,7 +278,7 @@ impl Meter for RaplMeter {
     fn start(&mut self) -> Result<Mark, MeterError> {
         self.window = None;
         let start = Mark::now();
-        let tracks: Vec<Track> = self.zones.iter().map(Track::begin).collect();
+        let tracks: Vec<Track> = self.zones.iter().map(|zone| Track::begin(zone, timed(zone))).collect();
         let zones = Arc::clone(&self.zones);
         let (live, counters) = (self.live.clone(), self.identities());
         let window = SampledWindow::follow("cpu-energy", self.read_interval(), start, tracks, move |tracks| {
@@ -291,4 +320,79 @@ impl Meter for RaplMeter {
 /// The root of the powercap tree: `LEM_POWERCAP_ROOT`, else [`DEFAULT_ROOT`].
 pub fn root_from_environment() -> PathBuf {
     std::env::var_os(ROOT_VARIABLE).map_or_else(|| DEFAULT_ROOT.into(), PathBuf::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The reading of a window from one value in µJ to the next, each read so many seconds after the one before.
+    fn reading(interval: f64, values: &[u64]) -> EnergyReading {
+        let zone = Zone {
+            domain: CounterDomain::Cpu,
+            id: "package-0".to_owned(),
+            folder: PathBuf::new(),
+            range_microjoules: 262_143_328_850,
+        };
+        let at = |index: usize| {
+            let seconds = 100.0 + interval * index as f64;
+            Mark {
+                monotonic_seconds: seconds,
+                wall_seconds: seconds,
+            }
+        };
+        let timed = |index: usize| (at(index), at(index).monotonic_seconds + 0.000_05, Ok(values[index]));
+        let mut track = Track::begin(&zone, timed(0));
+        for index in 1..values.len() {
+            track.add(&zone, timed(index));
+        }
+        let meter = RaplMeter {
+            zones: Arc::default(),
+            node: "node-a".to_owned(),
+            sample_interval: Duration::from_millis(100),
+            window: None,
+            live: LivePower::default(),
+        };
+        meter.reading(&zone, &track, at(0), at(values.len() - 1))
+    }
+
+    fn reason(reading: &EnergyReading) -> Option<UnavailableReason> {
+        reading.unavailable.as_ref().map(|why| why.reason)
+    }
+
+    #[test]
+    fn a_counter_that_was_reset_within_a_window_has_no_energy_and_is_no_wrap() {
+        // 150 kJ, and after a reset 1 kJ: as a wrap that would be 113 kJ.
+        let reset = reading(0.1, &[150_000_000_000, 150_020_000_000, 1_000_000_000, 1_020_000_000]);
+        assert_eq!(
+            (reset.joules, reason(&reset)),
+            (None, Some(UnavailableReason::CounterReset)),
+            "{reset:?}"
+        );
+        let wrapped = reading(0.1, &[262_133_328_850, 10_000_000, 30_000_000]);
+        assert!((wrapped.joules.unwrap() - 40.0).abs() < 1e-6, "{wrapped:?}");
+    }
+
+    #[test]
+    fn a_counter_that_was_not_read_for_so_long_that_it_may_have_wrapped_has_no_energy() {
+        let late = reading(300.0, &[1_000_000, 2_000_000]);
+        assert_eq!(
+            (late.joules, reason(&late)),
+            (None, Some(UnavailableReason::CounterReset)),
+            "{late:?}"
+        );
+    }
+
+    #[test]
+    fn a_zone_that_shows_one_value_throughout_a_window_is_no_energy_of_zero() {
+        let frozen = reading(0.5, &[7_000_000; 5]);
+        assert_eq!(
+            (frozen.joules, reason(&frozen)),
+            (None, Some(UnavailableReason::DeviceFailed)),
+            "{frozen:?}"
+        );
+        // So short that nothing need have been drawn.
+        let short = reading(0.000_2, &[7_000_000; 3]);
+        assert_eq!((short.joules, reason(&short)), (Some(0.0), None), "{short:?}");
+    }
 }

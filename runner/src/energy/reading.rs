@@ -93,6 +93,15 @@ impl Unavailable {
             message: message.into(),
         }
     }
+
+    /// Why a counter that gained so many joules in so many seconds has no energy, if it stood still for longer than it
+    /// can: whatever runs draws power, so that is no measured zero.
+    pub(super) fn standstill(joules: f64, seconds: f64, longest_seconds: f64) -> Option<Self> {
+        (joules <= 0.0 && seconds > longest_seconds).then(|| {
+            let message = format!("the energy counter stood still for {seconds:.1} s of a device that draws power");
+            Self::new(UnavailableReason::DeviceFailed, message)
+        })
+    }
 }
 
 /// The cumulative value of a counter as read, unprocessed, next to a window's edge.
@@ -142,7 +151,8 @@ pub struct EnergyReading {
     pub end_raw: Option<RawCounter>,
     /// Where the cumulative counter starts again from zero, in J; `None` for a counter that never wraps.
     pub range_joules: Option<f64>,
-    /// Measured time between two updates of the counter, in s.
+    /// Measured time between two updates of the counter, in s. Where `joules` is the integral of sampled power: the
+    /// time that the samples are averaged over, else that between two refreshes of them.
     pub update_period_seconds: Option<f64>,
     /// Cross-check: trapezoid of sampled power over the same window, in J.
     pub integral_joules: Option<f64>,

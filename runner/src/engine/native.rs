@@ -138,11 +138,7 @@ impl Engine for NativeEngine {
         self.decoder.step(&self.batch, &mut self.scheduler, &mut self.chosen)?;
         self.scheduler.complete(&self.chosen, &self.end_of_sequence, output);
         self.steps += 1;
-        Ok(match (plan.prefill_tokens, plan.decode_rows) {
-            (0, rows) => StepKind::Decode { rows },
-            (tokens, 0) => StepKind::Prefill { tokens },
-            (tokens, rows) => StepKind::Mixed { tokens, rows },
-        })
+        Ok(plan.into())
     }
 
     fn counts(&self) -> ExecutionCounts {

@@ -25,13 +25,13 @@ impl Process<'_> {
             return Ok(());
         }
         let begin = Instant::now();
-        meter.start().map_err(ProtocolError::Meter)?;
+        let started = meter.start().map_err(ProtocolError::Meter)?;
         thread::sleep(duration.get());
         let report = meter.stop();
         let readings = report
             .readings
             .into_iter()
-            .map(|one| facts::reading(one, &Parts::default()))
+            .map(|one| facts::reading(one, &Parts::default(), started))
             .collect();
         self.status.baselines.push(IdleBaseline { state, readings });
         self.status.held.baseline += begin.elapsed().as_secs_f64();

@@ -11,7 +11,7 @@ use lem_crds::{
     },
 };
 
-use crate::energy::{self, CounterDomain, DeviceProvenance, EnergySource, Meter, MeterReport, UnavailableReason};
+use crate::energy::{self, CounterDomain, DeviceProvenance, EnergySource, Mark, Meter, MeterReport, UnavailableReason};
 
 /// A meter's report in the contract's terms.
 pub(super) struct Facts {
@@ -29,14 +29,14 @@ pub(super) struct Parts {
 }
 
 /// Of a report, with the energy of parts of its window.
-pub(super) fn report(report: MeterReport, parts: &Parts) -> Facts {
+pub(super) fn report(report: MeterReport, parts: &Parts, started: Mark) -> Facts {
     let MeterReport {
         readings,
         devices,
         absent,
     } = report;
     Facts {
-        energy: readings.into_iter().map(|one| reading(one, parts)).collect(),
+        energy: readings.into_iter().map(|one| reading(one, parts, started)).collect(),
         absent: absent
             .into_iter()
             .map(|absent| AbsentDomain {
@@ -49,7 +49,8 @@ pub(super) fn report(report: MeterReport, parts: &Parts) -> Facts {
     }
 }
 
-pub(super) fn reading(reading: energy::EnergyReading, parts: &Parts) -> EnergyReading {
+/// Of one reading, in a window that started then.
+pub(super) fn reading(reading: energy::EnergyReading, parts: &Parts, started: Mark) -> EnergyReading {
     let part = |times: &Option<Vec<(f64, f64)>>| {
         let energy = reading.cumulative.over(times.as_deref()?)?;
         Some(PartEnergy {
@@ -59,7 +60,7 @@ pub(super) fn reading(reading: energy::EnergyReading, parts: &Parts) -> EnergyRe
     };
     let [steady_state, prefill, decode] = [&parts.steady_state, &parts.prefill, &parts.decode].map(part);
     let cumulative = |raw: energy::RawCounter| CounterReading {
-        at: timestamp(raw.at.wall_seconds),
+        at: placed(started, raw.at),
         joules: raw.joules,
     };
     EnergyReading {
@@ -214,8 +215,14 @@ fn gpu(device: DeviceProvenance) -> GpuEnvironment {
     }
 }
 
+/// An instant of the window that started at `started`, by the wall clock as it was then. Power and throughput are taken
+/// over times of several processes, which a step of the wall clock within the window must not make longer or shorter.
+pub(super) fn placed(started: Mark, instant: Mark) -> Timestamp {
+    timestamp(started.at(instant.monotonic_seconds).wall_seconds)
+}
+
 /// Unix seconds as a timestamp; the epoch for a value out of range.
-pub(super) fn timestamp(wall_seconds: f64) -> Timestamp {
+fn timestamp(wall_seconds: f64) -> Timestamp {
     Timestamp::from_microsecond((wall_seconds * 1e6).round() as i64).unwrap_or_default()
 }
 
@@ -238,5 +245,53 @@ pub(super) fn clock_quality() -> ClockQuality {
         synchronised: Some(state != libc::TIME_ERROR && clock.status & libc::STA_UNSYNC == 0),
         maximum_error_microseconds: u64::try_from(clock.maxerror).ok(),
         api_server_offset_seconds: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::energy::{CumulativeEnergy, RawCounter};
+
+    #[test]
+    fn a_step_of_the_wall_clock_within_a_window_makes_it_neither_longer_nor_shorter() {
+        // Ten seconds in which the wall clock was set back by five.
+        let started = Mark {
+            monotonic_seconds: 100.0,
+            wall_seconds: 1000.0,
+        };
+        let ended = Mark {
+            monotonic_seconds: 110.0,
+            wall_seconds: 1005.0,
+        };
+        let times = [timestamp(1000.0), timestamp(1010.0)];
+        assert_eq!([placed(started, started), placed(started, ended)], times);
+
+        let raw = |at, joules| Some(RawCounter { at, joules });
+        let seen = energy::EnergyReading {
+            counter: energy::CounterIdentity {
+                domain: CounterDomain::Cpu,
+                id: "package-0".to_owned(),
+                node: "node-a".to_owned(),
+            },
+            source: EnergySource::Rapl,
+            joules: Some(1000.0),
+            unavailable: None,
+            uncertainty_joules: Some(1.0),
+            duration_seconds: 10.0,
+            start: started,
+            end: ended,
+            start_raw: raw(started, 5.0),
+            end_raw: raw(ended, 1005.0),
+            range_joules: None,
+            update_period_seconds: None,
+            integral_joules: None,
+            integral_disagreement: None,
+            power_is_averaged: false,
+            power: Vec::new(),
+            cumulative: CumulativeEnergy::default(),
+        };
+        let seen = reading(seen, &Parts::default(), started);
+        assert_eq!([seen.start, seen.end].map(|edge| edge.unwrap().at), times);
     }
 }

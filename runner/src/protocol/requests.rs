@@ -267,3 +267,6 @@ fn await_arrival(schedule: &Schedule, next: usize, begin: Instant) -> f64 {
     }
     begin.elapsed().as_secs_f64()
 }
+
+#[cfg(test)]
+mod tests;

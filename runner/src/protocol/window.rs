@@ -65,13 +65,13 @@ pub(super) fn measure(
         prefill: times(Phase::Prefill),
         decode: times(Phase::Decode),
     };
-    let facts = facts::report(report, &parts);
+    let facts = facts::report(report, &parts, started);
     Ok(WindowRecord {
         trial: assignment.trial.clone(),
         node: node.clone(),
         start_at,
-        started_at: facts::timestamp(started.wall_seconds),
-        ended_at: facts::timestamp(ended.wall_seconds),
+        started_at: facts::placed(started, started),
+        ended_at: facts::placed(started, ended),
         duration_seconds: ended.monotonic_seconds - started.monotonic_seconds,
         clock: facts::clock_quality(),
         warmup,

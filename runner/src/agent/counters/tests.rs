@@ -2,6 +2,7 @@ use lem_crds::runner::Domain;
 use proptest::prelude::*;
 
 use super::*;
+use crate::energy::rapl::wrap::UPDATE_DELAY;
 
 /// Nanoseconds between two readings.
 const INTERVAL: u64 = 100_000_000;

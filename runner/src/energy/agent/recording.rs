@@ -16,7 +16,7 @@ use super::{
     edge::{energy_at_end, energy_at_start, sides, watts},
     failed,
 };
-use crate::energy::rapl::UPDATE_PERIOD_SECONDS;
+use crate::energy::rapl::{LONGEST_STANDSTILL_SECONDS, UPDATE_PERIOD_SECONDS};
 
 /// All readings of one window.
 #[derive(Debug)]
@@ -107,9 +107,13 @@ impl Recording {
         let readings = self.of(counter);
         let edges =
             energy_at_start(&readings, start.monotonic_seconds).zip(energy_at_end(&readings, end.monotonic_seconds));
-        match edges {
-            Some((first, last)) => Ok((readings, [first, last])),
-            None => Err(self.uncovered(&readings, start)),
+        let Some((first, last)) = edges else {
+            return Err(self.uncovered(&readings, start));
+        };
+        let seconds = end.monotonic_seconds - start.monotonic_seconds;
+        match Unavailable::standstill(last.joules - first.joules, seconds, LONGEST_STANDSTILL_SECONDS) {
+            Some(frozen) => Err(frozen),
+            None => Ok((readings, [first, last])),
         }
     }
 
@@ -244,4 +248,66 @@ pub(super) fn unavailable(why: &CountersUnavailable) -> Unavailable {
         _ => UnavailableReason::DeviceFailed,
     };
     Unavailable::new(reason, format!("the node's energy agent: {}", why.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use lem_crds::{agent::PROTOCOL, runner::Domain};
+
+    use super::*;
+    use crate::energy::CounterDomain;
+
+    /// A window of two seconds on a package that draws so much.
+    fn reading(watts: f64) -> EnergyReading {
+        let counter = NodeCounter {
+            domain: Domain::Cpu,
+            id: "package-0".to_owned(),
+            socket: Some(0),
+            range_microjoules: 262_143_328_850,
+        };
+        let value = |step: u64| CounterValue {
+            from: 100_000_000 * step,
+            to: 100_000_000 * step + 1000,
+            microjoules: (watts * 1e5 * step as f64) as u64,
+        };
+        let mut recording = Recording::new(0.0);
+        recording.add(Ok(CounterAnswer {
+            protocol: PROTOCOL,
+            node: "node-a".to_owned(),
+            boot: "boot".to_owned(),
+            series: "series".to_owned(),
+            began: "the agent started".to_owned(),
+            interval: 100_000_000,
+            counters: vec![counter.clone()],
+            readings: (1..40).map(|step| vec![value(step)]).collect(),
+            unavailable: None,
+        }));
+        let identity = CounterIdentity {
+            domain: CounterDomain::Cpu,
+            id: counter.id.clone(),
+            node: "node-a".to_owned(),
+        };
+        let edges = [0.55, 2.55].map(|seconds| Mark {
+            monotonic_seconds: seconds,
+            wall_seconds: seconds,
+        });
+        recording.reading(&counter, identity, (edges[0], edges[1]), 0.1)
+    }
+
+    #[test]
+    fn a_counter_that_stands_still_at_the_agent_is_no_energy_of_zero() {
+        let frozen = reading(0.0);
+        let reason = frozen.unavailable.as_ref().map(|why| why.reason);
+        assert_eq!(
+            (frozen.joules, reason),
+            (None, Some(UnavailableReason::DeviceFailed)),
+            "{frozen:?}"
+        );
+        let drawing = reading(50.0);
+        let joules = drawing.joules.unwrap();
+        assert!(
+            (joules - 100.0).abs() <= drawing.uncertainty_joules.unwrap(),
+            "{drawing:?}"
+        );
+    }
 }

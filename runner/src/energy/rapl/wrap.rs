@@ -1,5 +1,25 @@
 //! A counter that starts again from zero at a known range. Pure.
 
+/// RAPL is updated every millisecond, so a reading may be that old; this is longer than any such delay, ns.
+pub(crate) const UPDATE_DELAY: u64 = 10_000_000;
+
+/// Why a reading does not continue a counter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Discontinuity {
+    /// More energy than a package can draw, or a step back that is no wrap.
+    #[error(
+        "counter {id} moved by {microjoules} µJ within {nanoseconds} ns, which no package can draw: it was reset, or the node slept"
+    )]
+    Reset {
+        id: String,
+        microjoules: u64,
+        nanoseconds: u64,
+    },
+    /// So late that the counter may have wrapped unseen.
+    #[error("counter {id} was not read for {nanoseconds} ns, in which it may have wrapped unseen")]
+    Late { id: String, nanoseconds: u64 },
+}
+
 /// Adds up a wrapping counter, as long as it is read more often than it wraps.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Unwrapped {
@@ -19,13 +39,31 @@ impl Unwrapped {
         }
     }
 
-    /// The next reading; returns the energy since the first, in J. `(range − last) + now` if the counter has wrapped.
-    pub(crate) fn advance(&mut self, now_microjoules: u64) -> f64 {
-        self.advance_microjoules(now_microjoules) as f64 / 1e6
+    /// The next reading of the counter `id`, at most `nanoseconds` after the one before; returns the energy since the
+    /// first, in µJ. A step back is a wrap where a package can draw what it comes to, else a reset. After an error the
+    /// counter is over.
+    pub(crate) fn follow(&mut self, id: &str, now_microjoules: u64, nanoseconds: u64) -> Result<u64, Discontinuity> {
+        if drawable(nanoseconds) >= self.range {
+            return Err(Discontinuity::Late {
+                id: id.to_owned(),
+                nanoseconds,
+            });
+        }
+        let before = self.total;
+        let total = self.advance(now_microjoules);
+        let step = total - before;
+        if step > drawable(nanoseconds.saturating_add(UPDATE_DELAY)) {
+            return Err(Discontinuity::Reset {
+                id: id.to_owned(),
+                microjoules: step,
+                nanoseconds,
+            });
+        }
+        Ok(total)
     }
 
-    /// The same in µJ.
-    pub(crate) fn advance_microjoules(&mut self, now_microjoules: u64) -> u64 {
+    /// `(range − last) + now` if the counter has wrapped.
+    fn advance(&mut self, now_microjoules: u64) -> u64 {
         let step = now_microjoules
             .checked_sub(self.last)
             .unwrap_or_else(|| self.range.saturating_sub(self.last).saturating_add(now_microjoules));
@@ -35,8 +73,13 @@ impl Unwrapped {
     }
 }
 
-/// Highest power of one CPU package that the read interval reckons with, W; more than any package sold.
-pub(crate) const HIGHEST_PACKAGE_WATTS: f64 = 1000.0;
+/// Highest power of one CPU package that is reckoned with, W; more than any package sold.
+const HIGHEST_PACKAGE_WATTS: f64 = 1000.0;
+
+/// Most energy that a package draws in some time, µJ: 1000 W are 1 µJ each ns.
+fn drawable(nanoseconds: u64) -> u64 {
+    (HIGHEST_PACKAGE_WATTS * 1e-3 * nanoseconds as f64) as u64
+}
 
 /// Longest time between two reads, s: a quarter of the fastest wrap.
 pub(crate) fn longest_read_interval_seconds(range_microjoules: u64) -> f64 {
@@ -52,8 +95,8 @@ mod tests {
     #[test]
     fn a_wrap_adds_the_rest_of_the_range() {
         let mut counter = Unwrapped::new(1_000_000, 900_000);
-        assert!((counter.advance(50_000) - 0.15).abs() < 1e-12);
-        assert!((counter.advance(60_000) - 0.16).abs() < 1e-12);
+        assert_eq!(counter.advance(50_000), 150_000);
+        assert_eq!(counter.advance(60_000), 160_000);
     }
 
     #[test]
@@ -66,12 +109,12 @@ mod tests {
         #[test]
         fn any_steps_below_the_range_add_up(range in 1_000_u64..1 << 40, steps in prop::collection::vec(0.0..0.99_f64, 1..50)) {
             let mut counter = Unwrapped::new(range, 0);
-            let (mut truth, mut last) = (0_u64, 0.0);
+            let (mut truth, mut last) = (0_u64, 0);
             for step in steps {
                 truth += (step * range as f64) as u64;
                 last = counter.advance(truth % range);
             }
-            prop_assert!((last - truth as f64 / 1e6).abs() < 1e-3);
+            prop_assert_eq!(last, truth);
         }
     }
 }
