@@ -19,8 +19,8 @@ pub(crate) fn page(results: &[Outcome], limits: &Thresholds) -> String {
         let machine = &first.machine;
         let _ = write!(
             page,
-            "\n{}, {} processors, Kubernetes {}, lem {}, {}.\n",
-            machine.processor, machine.processors, machine.kubernetes, machine.lem, machine.date
+            "\n{}, {} processors, Kubernetes {}, lem {}.\n",
+            machine.processor, machine.processors, machine.kubernetes, machine.lem
         );
     }
     section(&mut page, "Fleets", results, Outcome::is_calm);
@@ -52,7 +52,8 @@ const LEAST_SHOWN: f64 = 512.0 * 1024.0;
 
 type Cell = fn(&Outcome) -> String;
 
-const ROWS: [(&str, Cell); 18] = [
+const ROWS: [(&str, Cell); 19] = [
+    ("day", |one| one.machine.date.clone()),
     ("nodes at the same time", |one| one.asked.concurrent.clone()),
     ("kills of the leader", |one| one.kills.to_string()),
     ("phase at the end", |one| one.phase.clone()),
@@ -153,7 +154,10 @@ fn requests(page: &mut String, results: &[Outcome]) {
 /// etcd's quota where nobody has set another, in MiB.
 const STORE_QUOTA: f64 = 2048.0;
 
-/// What the two largest fleets say of one ten times as large.
+/// Ten times the thousand nodes that the limits are for.
+const NEXT_NODES: f64 = 10_000.0;
+
+/// What the two largest fleets say of one with [`NEXT_NODES`].
 fn tenfold(page: &mut String, results: &[Outcome]) {
     let mut calm: Vec<&Outcome> = results.iter().filter(|one| one.is_calm()).collect();
     calm.sort_by_key(|one| one.asked.nodes);
@@ -161,23 +165,22 @@ fn tenfold(page: &mut String, results: &[Outcome]) {
         return;
     };
     let nodes = |one: &Outcome| f64::from(one.asked.nodes);
-    let then = 10.0 * nodes(largest);
     let line = |figure: &dyn Fn(&Outcome) -> f64| {
         let slope = (figure(largest) - figure(smaller)) / (nodes(largest) - nodes(smaller));
-        figure(largest) + slope * (then - nodes(largest))
+        figure(largest) + slope * (NEXT_NODES - nodes(largest))
     };
     let store = line(&|one| one.store_bytes / 1024.0 / 1024.0);
     let quota = if store > STORE_QUOTA { "above" } else { "below" };
     let _ = write!(
         page,
-        "\n## What limits ten times as many\n\n\
-         On straight lines through the two largest fleets, {then:.0} nodes that are measured {} at a time would take:\n\n\
+        "\n## What limits ten thousand\n\n\
+         On straight lines through the two largest fleets, {NEXT_NODES:.0} nodes that are measured {} at a time would take:\n\n\
          - {store:.0} MiB in the store, which keeps every version of an object until it is compacted (every 5 minutes by default): {quota}\n  \
            its default quota of {STORE_QUOTA:.0} MiB. Each report writes a whole record, and with the managed fields of its writers.\n\
          - {:.0} MiB in the replica that leads: its caches and what each node came to.\n\
          - {:.0} s of processor time in the operator, and as many writes as {:.0} processes make; the API server, etcd and the\n  \
            controllers of Jobs take several times as much, and share this machine's processors with it.\n\
-         - one Role that names all mailboxes. It grows with the fleet and is written again when a node joins or a process is begun anew.\n\n\
+         - one Role that names the mailboxes to come, at most 10,000 of them. It is written again when others come near.\n\n\
          Where the store is the limit, measure such a fleet by halves (`nodeSelector`), or fewer nodes at a time: the rate of writes goes with\n\
          `maxConcurrentNodes`.\n",
         largest.asked.concurrent,

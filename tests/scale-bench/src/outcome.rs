@@ -93,6 +93,8 @@ pub(crate) struct Outcome {
     /// Nodes by what became of them, as the status counts them.
     pub(crate) measured_nodes: u32,
     pub(crate) failed_nodes: u32,
+    /// Why nodes have no result, each reason with how many they are.
+    pub(crate) without_result: Vec<String>,
     pub(crate) classes: usize,
     /// Bytes of the final status.
     pub(crate) status_bytes: usize,
@@ -112,6 +114,9 @@ pub(crate) struct Thresholds {
     pub(crate) succession_seconds: f64,
     pub(crate) requests_per_process_ratio: f64,
 }
+
+/// Nodes up to which the limit of memory holds as it stands; it grows with a larger fleet, all of which is cached.
+const MEMORY_NODES: f64 = 1000.0;
 
 /// Nodes of the fleet whose cost per process larger ones are held against.
 const REFERENCE_NODES: u32 = 100;
@@ -154,7 +159,7 @@ impl Outcome {
             (
                 "peak resident memory of the operator in MiB",
                 self.operator_peak_resident_mebibytes,
-                limits.operator_peak_resident_mebibytes,
+                limits.operator_peak_resident_mebibytes * (f64::from(self.asked.nodes) / MEMORY_NODES).max(1.0),
             ),
             (
                 "processors that the operator keeps busy",
@@ -183,11 +188,9 @@ impl Outcome {
             .iter()
             .filter(|(_, value, limit)| value > limit)
             .map(|(what, value, limit)| format!("{} nodes: {what}: {value:.2}, limit {limit:.2}", self.asked.nodes));
-        let of_simulation = self
-            .errors
-            .iter()
-            .map(|error| format!("{} nodes: {error}", self.asked.nodes));
-        of_figures.chain(of_simulation).collect()
+        let words = self.without_result.iter().chain(&self.errors);
+        let of_words = words.map(|words| format!("{} nodes: {words}", self.asked.nodes));
+        of_figures.chain(of_words).collect()
     }
 }
 
@@ -231,6 +234,14 @@ pub(crate) fn counted(fleet: Option<&FleetStatus>) -> (u32, u32, usize) {
     fleet.map_or((0, 0, 0), |fleet| {
         (fleet.nodes.measured, fleet.nodes.failed, fleet.classes.len())
     })
+}
+
+/// Reasons for which nodes have no result, in words.
+pub(crate) fn reasons(fleet: Option<&FleetStatus>) -> Vec<String> {
+    let reasons = fleet.into_iter().flat_map(|fleet| &fleet.without_result);
+    reasons
+        .map(|one| format!("{} × {}: {}", one.count, one.reason, one.message))
+        .collect()
 }
 
 #[cfg(test)]

@@ -155,6 +155,7 @@ pub(crate) async fn run(asked: &Asked, phases: Phases, tools: &Tools, limit: Dur
         doubled,
         measured_nodes,
         failed_nodes,
+        without_result: outcome::reasons(status.fleet.as_ref()),
         classes,
         status_bytes: serde_json::to_string(&status)?.len(),
         errors: written.errors,
