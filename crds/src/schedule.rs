@@ -85,7 +85,7 @@ pub enum ConcurrencyPolicy {
     Forbid,
     /// Both run.
     Allow,
-    /// The running one is cancelled, with what it has measured.
+    /// The running one is cancelled, with what it has measured, before the new one is created.
     Replace,
 }
 
@@ -93,8 +93,9 @@ pub enum ConcurrencyPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduleComparison {
-    /// Name of the experiment that is the baseline; the first complete one of this schedule if absent. Its figures are kept
-    /// in status, so it may be deleted afterwards.
+    /// Name of the experiment that is the baseline; the first complete one of this schedule if absent. Of an experiment on
+    /// each node a partial one counts as well, such as with a cordoned node, unless it was cancelled, ran out of its budget
+    /// or exceeded placement.maxFailedNodes. Its figures are kept in status, so it may be deleted afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub baseline_experiment_name: Option<String>,
@@ -161,7 +162,8 @@ pub struct EfficiencyScheduleStatus {
     /// Generation of the spec this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, Regressed.
+    /// Accepted, Regressed. Regressed is Unknown where the last experiment has no point that fits the baseline, or none that
+    /// can be compared with it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,
@@ -177,7 +179,8 @@ pub struct EfficiencyScheduleStatus {
     /// What results are held against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline: Option<ScheduleBaseline>,
-    /// One entry for each experiment that is over, the last 100 of them, the newest last.
+    /// One entry for each experiment that is over, the last 100 of them by the time that they were created for, the newest
+    /// last.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 100))]
     pub series: Vec<ScheduledResult>,
@@ -191,9 +194,12 @@ pub struct ScheduleBaseline {
     pub experiment: String,
     /// Its UID.
     pub experiment_uid: String,
-    /// Each of its points.
+    /// Its points, of a fleet for each class of nodes; at most the first 100.
     #[schemars(length(max = 100))]
     pub points: Vec<BaselinePoint>,
+    /// Points that are left out of the list above, so that the status stays small: nothing is held against them.
+    #[serde(default)]
+    pub points_left_out: u32,
 }
 
 /// A point of the baseline.
@@ -210,8 +216,25 @@ pub struct BaselinePoint {
     pub energy_sources: Vec<String>,
     /// Version of the raw facts.
     pub schema_version: u32,
-    /// Of each compared metric its value in each cycle, or on each node of a fleet.
-    pub values: BTreeMap<String, Vec<f64>>,
+    /// Each compared metric.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub metrics: BTreeMap<String, BaselineMetric>,
+}
+
+/// All that a comparison looks at of a metric's values: the values of each cycle, or the means of each node of a fleet. It is
+/// as small for a thousand nodes as for three cycles.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BaselineMetric {
+    /// How many values there are.
+    #[schemars(range(max = 100_000))]
+    pub count: u32,
+    /// Mean of their natural logarithms; absent without a value, or where one is not positive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mean_logarithm: Option<f64>,
+    /// Sample variance of their natural logarithms; absent with fewer than two values, or where one is not positive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub variance_logarithm: Option<f64>,
 }
 
 /// What one experiment of the series came to.
@@ -230,7 +253,8 @@ pub struct ScheduledResult {
     /// The worst verdict of its points; absent without a point.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verdict: Option<Verdict>,
-    /// Mean of each compared metric at its best point.
+    /// Mean of each compared metric at its best point; absent where points are of several classes of nodes, or their energy has
+    /// other domains or sources.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub best: BTreeMap<String, f64>,
     /// Comparisons with the baseline, one for each point and metric.
@@ -241,6 +265,10 @@ pub struct ScheduledResult {
     pub worse: u32,
     /// Comparisons that were refused, because different things were measured or too few cycles are usable.
     pub refused: u32,
+    /// Points of the baseline that are held against nothing: the experiment has no usable point of the same plan and the same
+    /// class of nodes.
+    #[serde(default)]
+    pub unmatched: u32,
     /// The comparison with the worst ratio.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub worst: Option<ScheduledChange>,

@@ -22,6 +22,10 @@ use crate::experiment::{
 
 /// Digits of a figure in a status: far below any error of a measurement.
 const SIGNIFICANT_DIGITS: usize = 7;
+/// Reason of the conditions of an experiment that ended by its user's wish.
+pub(super) const CANCELLED: &str = "Cancelled";
+/// Reason of the conditions of an experiment whose budget had no room for the rest.
+pub(super) const BUDGET_SPENT: &str = "BudgetSpent";
 
 /// What a status is made of.
 #[derive(Debug, Clone, Copy)]
@@ -142,7 +146,7 @@ pub fn refused(
 ) -> EfficiencyExperimentStatus {
     let wanted = vec![Wanted {
         kind: ConditionType::Validated,
-        holds: false,
+        holds: Some(false),
         reason: "Refused",
         message,
     }];
@@ -179,7 +183,7 @@ pub(super) fn phase(decision: &Decision, finished: u32) -> ExperimentPhase {
 pub(super) fn conditions(prepared: &Prepared, decision: &Decision, status: &EfficiencyExperimentStatus) -> Vec<Wanted> {
     let wanted = |kind, holds, reason, message: String| Wanted {
         kind,
-        holds,
+        holds: Some(holds),
         reason,
         message,
     };
@@ -233,8 +237,8 @@ pub(super) fn conditions(prepared: &Prepared, decision: &Decision, status: &Effi
     };
     let over = matches!(decision.stage, Stage::Over(_));
     let reason = match (&decision.stage, status.phase) {
-        (Stage::Over(End::Cancelled), _) => "Cancelled",
-        (Stage::Over(End::Budget(_)), _) => "BudgetSpent",
+        (Stage::Over(End::Cancelled), _) => CANCELLED,
+        (Stage::Over(End::Budget(_)), _) => BUDGET_SPENT,
         (Stage::Over(_), ExperimentPhase::Complete) => "Measured",
         (Stage::Over(_), ExperimentPhase::Partial) => "Partial",
         (Stage::Over(_), _) => "NoResult",
@@ -272,7 +276,7 @@ pub(super) fn conditions(prepared: &Prepared, decision: &Decision, status: &Effi
 fn stall(cause: Option<&Cause>) -> Wanted {
     Wanted {
         kind: ConditionType::Stalled,
-        holds: cause.is_some(),
+        holds: Some(cause.is_some()),
         reason: cause.map_or("Progressing", |cause| cause.reason),
         message: cause.map(|cause| cause.message.clone()).unwrap_or_default(),
     }

@@ -48,8 +48,8 @@ impl ConditionType {
 pub struct Wanted {
     /// Which one.
     pub kind: ConditionType,
-    /// Whether it holds.
-    pub holds: bool,
+    /// Whether it holds; `None` where nothing is known of it.
+    pub holds: Option<bool>,
     /// Bounded reason.
     pub reason: &'static str,
     /// One sentence.
@@ -61,7 +61,11 @@ pub fn merge(old: &[Condition], wanted: Vec<Wanted>, generation: Option<i64>, no
     wanted
         .into_iter()
         .map(|wanted| {
-            let status = if wanted.holds { "True" } else { "False" };
+            let status = match wanted.holds {
+                Some(true) => "True",
+                Some(false) => "False",
+                None => "Unknown",
+            };
             let before = old.iter().find(|condition| condition.type_ == wanted.kind.name());
             let since = before.filter(|condition| condition.status == status).map_or_else(
                 || Time(whole_seconds(now)),
@@ -91,7 +95,7 @@ mod tests {
     fn wanted(holds: bool, message: &str) -> Vec<Wanted> {
         vec![Wanted {
             kind: ConditionType::Stalled,
-            holds,
+            holds: Some(holds),
             reason: "Unschedulable",
             message: message.to_owned(),
         }]

@@ -3,28 +3,50 @@
 //! Points are the same where their plans and the class of their nodes are. Of an experiment the units are cycles; of a fleet
 //! they are nodes, each with the mean of its cycles.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, iter::repeat_n};
 
 use lem_crds::{
     EfficiencyExperimentSpec, SCHEMA_VERSION, metrics,
     plan::Point,
-    schedule::{BaselinePoint, ScheduleComparison, ScheduledChange},
+    schedule::{BaselineMetric, BaselinePoint, ScheduleComparison, ScheduledChange},
     status::{PointResult, TrialResult, Verdict},
 };
 
 use super::{
-    Failure, NodeResult, Record,
-    compare::{Outcome, Side, compare_at},
-    cycle_values, summary,
+    Failure, Most, NodeResult, Record, class_means, classes,
+    compare::{Comparison, Outcome, Side, compare_at},
+    cycle_values,
+    statistics::{mean, sample_variance},
+    summary,
 };
 
-/// A point with the values that it is compared by.
+/// A point with what it is compared by.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasuredPoint {
     /// Position in the sweep.
     pub index: u32,
-    /// The values.
+    /// What it is compared by.
     pub values: BaselinePoint,
+}
+
+impl MeasuredPoint {
+    /// A point with the values of each compared metric.
+    pub fn new(point: &PointResult, values: &BTreeMap<String, Vec<f64>>) -> Self {
+        let metrics = values
+            .iter()
+            .map(|(metric, values)| (metric.clone(), logarithms(values)));
+        Self {
+            index: point.index,
+            values: BaselinePoint {
+                plan_sha256: point.plan_sha256.clone(),
+                node_class: point.node_class.clone(),
+                energy_scope: point.energy_scope.clone(),
+                energy_sources: point.energy_sources.clone(),
+                schema_version: SCHEMA_VERSION,
+                metrics: metrics.collect(),
+            },
+        }
+    }
 }
 
 /// The points of an experiment that may be used.
@@ -46,46 +68,58 @@ pub fn measured_points(
             let trials = summary.trials.iter().filter(|trial| trial.point == point.index);
             let trials: Vec<TrialResult> = trials.map(|trial| trial.result.clone()).collect();
             let of_metric = |metric: &String| (metric.clone(), cycle_values(&trials, metric));
-            measured(point, metrics.iter().map(of_metric).collect())
+            MeasuredPoint::new(point, &metrics.iter().map(of_metric).collect())
         })
         .collect()
 }
 
-/// The points of a fleet that may be used, for each class of nodes.
-pub fn measured_fleet(nodes: &[&NodeResult], metrics: &[String]) -> Vec<MeasuredPoint> {
-    let mut classes: BTreeMap<(u32, &str), Vec<&PointResult>> = BTreeMap::new();
-    for point in nodes.iter().flat_map(|node| &node.points).map(|point| &point.result) {
-        if point.verdict != Verdict::Invalid {
-            classes.entry((point.index, &point.node_class)).or_default().push(point);
-        }
-    }
-    let of_class = |members: Vec<&PointResult>| {
-        let first = *members.first()?;
-        let same = members
-            .iter()
-            .filter(|point| point.energy_scope == first.energy_scope && point.energy_sources == first.energy_sources);
-        let same: Vec<&&PointResult> = same.collect();
-        let means = |metric: &String| {
-            let of_node = |point: &&&PointResult| Some(point.metrics.get(metric)?.mean);
-            (metric.clone(), same.iter().filter_map(of_node).collect())
-        };
-        Some(measured(first, metrics.iter().map(means).collect()))
+/// The points of a fleet that may be used, for each class of nodes. The nodes of a class are those whose energy is that of most
+/// of it, as they are in the status of the fleet: whatever node comes first says nothing about the others.
+pub fn measured_fleet(
+    spec: &EfficiencyExperimentSpec,
+    nodes: &[&NodeResult],
+    metrics: &[String],
+) -> Vec<MeasuredPoint> {
+    let most = Most {
+        extremes: 0,
+        outliers: 0,
     };
-    classes.into_values().filter_map(of_class).collect()
+    let classes = classes(spec, nodes, most).into_iter().map(|class| class.point);
+    let usable = classes.filter(|class| class.verdict != Verdict::Invalid);
+    usable
+        .map(|class| {
+            let means = |metric: &String| (metric.clone(), class_means(nodes, &class, metric));
+            MeasuredPoint::new(&class, &metrics.iter().map(means).collect())
+        })
+        .collect()
 }
 
-fn measured(point: &PointResult, values: BTreeMap<String, Vec<f64>>) -> MeasuredPoint {
-    MeasuredPoint {
-        index: point.index,
-        values: BaselinePoint {
-            plan_sha256: point.plan_sha256.clone(),
-            node_class: point.node_class.clone(),
-            energy_scope: point.energy_scope.clone(),
-            energy_sources: point.energy_sources.clone(),
-            schema_version: SCHEMA_VERSION,
-            values,
-        },
+/// Count, mean and variance of the logarithms: Welch's t on logarithms looks at nothing else.
+fn logarithms(values: &[f64]) -> BaselineMetric {
+    let logarithm = |value: &f64| (*value > 0.0 && value.is_finite()).then(|| value.ln());
+    let logarithms: Option<Vec<f64>> = values.iter().map(logarithm).collect();
+    let logarithms = logarithms.filter(|logarithms| !logarithms.is_empty());
+    BaselineMetric {
+        count: values.len() as u32,
+        mean_logarithm: logarithms.as_deref().map(mean),
+        variance_logarithm: logarithms.as_deref().and_then(sample_variance),
     }
+}
+
+/// Values whose logarithms have the kept count, mean and variance: half of them lie below the mean and half above it, at the
+/// same distance, one of an odd count on it. Welch's t of them is that of the values that were measured. `None` where a
+/// value had no logarithm.
+fn stand_ins(metric: BaselineMetric) -> Option<Vec<f64>> {
+    if metric.count == 0 {
+        return Some(Vec::new());
+    }
+    let mean = metric.mean_logarithm?;
+    let pairs = metric.count / 2;
+    let squares = metric.variance_logarithm.unwrap_or(0.0) * f64::from(metric.count - 1);
+    let distance = (squares / f64::from(2 * pairs.max(1))).sqrt();
+    let sides = repeat_n([mean - distance, mean + distance], pairs as usize);
+    let middle = repeat_n(mean, (metric.count - 2 * pairs) as usize);
+    Some(sides.flatten().chain(middle).map(f64::exp).collect())
 }
 
 /// What a comparison with the baseline came to.
@@ -99,6 +133,8 @@ pub struct Judgement {
     pub worse: u32,
     /// Refused.
     pub refused: u32,
+    /// Points of the baseline that nothing was held against.
+    pub unmatched: u32,
     /// The worst ratio.
     pub worst: Option<ScheduledChange>,
     /// In one sentence.
@@ -118,12 +154,11 @@ pub fn judge(baseline: &[BaselinePoint], present: &[MeasuredPoint], wanted: &Sch
     let mut worst: Option<(f64, ScheduledChange)> = None;
     let mut why_refused = None;
     for (point, before, metric) in &pairs {
-        let compared = compare_at(metric, &side(before, metric), &side(&point.values, metric), confidence);
-        let comparison = match compared {
+        let comparison = match compared(metric, before, &point.values, confidence) {
             Ok(comparison) => comparison,
-            Err(refusal) => {
+            Err(why) => {
                 judgement.refused += 1;
-                why_refused.get_or_insert_with(|| refusal.to_string());
+                why_refused.get_or_insert(why);
                 continue;
             }
         };
@@ -150,18 +185,45 @@ pub fn judge(baseline: &[BaselinePoint], present: &[MeasuredPoint], wanted: &Sch
         }
     }
     judgement.worst = worst.map(|(_, change)| change);
-    judgement.message = words(&judgement, present.len(), why_refused);
+    let unmatched = baseline
+        .iter()
+        .filter(|before| !present.iter().any(|point| same(before, &point.values)));
+    judgement.unmatched = unmatched.count() as u32;
+    judgement.message = words(&judgement, baseline, present, why_refused);
     judgement
 }
 
-fn counterpart<'a>(baseline: &'a [BaselinePoint], point: &BaselinePoint) -> Option<&'a BaselinePoint> {
-    let same = |other: &&BaselinePoint| other.plan_sha256 == point.plan_sha256 && other.node_class == point.node_class;
-    baseline.iter().find(same)
+fn same(one: &BaselinePoint, other: &BaselinePoint) -> bool {
+    one.plan_sha256 == other.plan_sha256 && one.node_class == other.node_class
 }
 
-fn side<'a>(point: &'a BaselinePoint, metric: &str) -> Side<'a> {
+fn counterpart<'a>(baseline: &'a [BaselinePoint], point: &BaselinePoint) -> Option<&'a BaselinePoint> {
+    baseline.iter().find(|before| same(before, point))
+}
+
+/// One metric of a point against that of the baseline, or why they are not compared.
+fn compared(
+    metric: &str,
+    before: &BaselinePoint,
+    after: &BaselinePoint,
+    confidence: f64,
+) -> Result<Comparison, String> {
+    let values = |point: &BaselinePoint| match point.metrics.get(metric) {
+        Some(kept) => stand_ins(*kept),
+        None => Some(Vec::new()),
+    };
+    let (Some(baseline), Some(candidate)) = (values(before), values(after)) else {
+        return Err(format!(
+            "a value of {metric} is not positive and has no logarithm, so there is no ratio to compare"
+        ));
+    };
+    let compared = compare_at(metric, &side(before, &baseline), &side(after, &candidate), confidence);
+    compared.map_err(|refusal| refusal.to_string())
+}
+
+fn side<'a>(point: &'a BaselinePoint, values: &'a [f64]) -> Side<'a> {
     Side {
-        values: point.values.get(metric).map_or(&[], Vec::as_slice),
+        values,
         energy_scope: &point.energy_scope,
         energy_sources: &point.energy_sources,
         node_class: &point.node_class,
@@ -169,19 +231,21 @@ fn side<'a>(point: &'a BaselinePoint, metric: &str) -> Side<'a> {
     }
 }
 
-fn words(judgement: &Judgement, points: usize, why_refused: Option<String>) -> String {
-    let refused = why_refused.map_or_else(String::new, |why| {
-        format!("; {} refused, such as: {why}", judgement.refused)
-    });
+fn words(
+    judgement: &Judgement,
+    baseline: &[BaselinePoint],
+    present: &[MeasuredPoint],
+    why_refused: Option<String>,
+) -> String {
+    if judgement.unmatched as usize == baseline.len() {
+        return nothing_fits(baseline.len(), present.len());
+    }
+    let rest = left_out(judgement, baseline, present, why_refused);
     let Some(worst) = &judgement.worst else {
-        return if judgement.refused > 0 {
-            format!("nothing was compared{refused}")
-        } else {
-            format!("none of its {points} points has the plan and the class of nodes of one of the baseline")
-        };
+        return format!("nothing was compared{rest}");
     };
     format!(
-        "{} of {} comparisons are worse, {} better; the worst is {} at point {}: {:.4} × the baseline (95 % interval {:.4} … {:.4}){refused}",
+        "{} of {} comparisons are worse, {} better; the worst is {} at point {}: {:.4} × the baseline (95 % interval {:.4} … {:.4}){rest}",
         judgement.worse,
         judgement.compared,
         judgement.better,
@@ -191,4 +255,185 @@ fn words(judgement: &Judgement, points: usize, why_refused: Option<String>) -> S
         worst.lower,
         worst.upper
     )
+}
+
+/// Why nothing is known of an experiment, and what leads on.
+fn nothing_fits(before: usize, present: usize) -> String {
+    if present == 0 {
+        return format!("it has no usable point to hold against the {before} of the baseline");
+    }
+    format!(
+        "none of its {present} usable points has the plan and the class of nodes of one of the {before} of the baseline; name an experiment that has them in spec.comparison.baselineExperimentName to hold the next ones against it"
+    )
+}
+
+/// What the judgement says nothing about.
+fn left_out(
+    judgement: &Judgement,
+    baseline: &[BaselinePoint],
+    present: &[MeasuredPoint],
+    why_refused: Option<String>,
+) -> String {
+    let new = present
+        .iter()
+        .filter(|point| counterpart(baseline, &point.values).is_none())
+        .count();
+    let refused = why_refused.map(|why| format!("; {} refused, such as: {why}", judgement.refused));
+    let vanished = (judgement.unmatched > 0).then(|| {
+        format!(
+            "; {} of the {} points of the baseline have no usable counterpart",
+            judgement.unmatched,
+            baseline.len()
+        )
+    });
+    let added = (new > 0).then(|| format!("; {new} of its {} points are not in the baseline", present.len()));
+    [refused, vanished, added].into_iter().flatten().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use lem_crds::status::Progress;
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        experiment::{NodePoint, estimate, tests::fixtures::spec},
+        report::fixture::Fixture,
+    };
+
+    fn result(scope: &[&str], joules_per_token: f64) -> PointResult {
+        let mut result = Fixture::new().status.points.remove(0);
+        result.energy_scope = scope.iter().map(|domain| (*domain).to_owned()).collect();
+        result.metrics.joules_per_token = estimate(&[joules_per_token]);
+        result
+    }
+
+    fn node(name: &str, scope: &[&str], joules_per_token: f64) -> NodeResult {
+        NodeResult {
+            node: name.to_owned(),
+            progress: Progress::default(),
+            partial: Vec::new(),
+            points: vec![NodePoint {
+                result: result(scope, joules_per_token),
+                joules_per_token: vec![joules_per_token, 1.01 * joules_per_token],
+                watts: Vec::new(),
+                signs: BTreeMap::new(),
+            }],
+        }
+    }
+
+    fn fleet(nodes: &[NodeResult]) -> Vec<MeasuredPoint> {
+        let nodes: Vec<&NodeResult> = nodes.iter().collect();
+        measured_fleet(&spec(&json!({})), &nodes, &["joulesPerToken".to_owned()])
+    }
+
+    fn point(plan: &str, joules_per_token: &[f64]) -> MeasuredPoint {
+        let mut result = result(&["gpu"], 1.0);
+        plan.clone_into(&mut result.plan_sha256);
+        let values = BTreeMap::from([("joulesPerToken".to_owned(), joules_per_token.to_vec())]);
+        MeasuredPoint::new(&result, &values)
+    }
+
+    fn judged(baseline: &[MeasuredPoint], present: &[MeasuredPoint]) -> Judgement {
+        let baseline: Vec<BaselinePoint> = baseline.iter().map(|point| point.values.clone()).collect();
+        judge(&baseline, present, &ScheduleComparison::default())
+    }
+
+    #[test]
+    fn a_first_node_that_lacks_a_domain_does_not_stand_for_its_class() {
+        let baseline = [
+            node("a", &["cpu", "gpu"], 1.0),
+            node("b", &["cpu", "gpu"], 1.01),
+            node("c", &["cpu", "gpu"], 0.99),
+        ];
+        let present = [
+            node("a", &["gpu"], 0.9),
+            node("b", &["cpu", "gpu"], 1.31),
+            node("c", &["cpu", "gpu"], 1.29),
+        ];
+        let (baseline, present) = (fleet(&baseline), fleet(&present));
+        assert_eq!(present.len(), 1);
+        assert_eq!(present[0].values.energy_scope, ["cpu", "gpu"]);
+        assert_eq!(present[0].values.metrics["joulesPerToken"].count, 2);
+        let judgement = judged(&baseline, &present);
+        assert_eq!(
+            (judgement.compared, judgement.worse, judgement.refused),
+            (1, 1, 0),
+            "{}",
+            judgement.message
+        );
+    }
+
+    #[test]
+    fn what_is_kept_of_values_compares_as_the_values_do() {
+        let values = |count: u32, around: f64| -> Vec<f64> {
+            let spread = |index: u32| around * (1.0 + f64::from(index * 7 % 11) / 100.0);
+            (0..count).map(spread).collect()
+        };
+        for (before, after) in [(2, 2), (2, 3), (3, 5), (4, 7), (1000, 999)] {
+            let (before, after) = (values(before, 1.0), values(after, 1.1));
+            let (baseline, present) = (point("plan", &before), point("plan", &after));
+            let wanted = compare_at(
+                "joulesPerToken",
+                &side(&baseline.values, &before),
+                &side(&present.values, &after),
+                0.95,
+            );
+            let wanted = wanted.unwrap();
+            let found = judged(&[baseline], &[present]).worst.unwrap();
+            for (found, wanted) in [
+                (found.ratio, wanted.ratio),
+                (found.lower, wanted.lower),
+                (found.upper, wanted.upper),
+            ] {
+                assert!((found - wanted).abs() < 1e-9, "{found} instead of {wanted}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_thousand_nodes_take_no_more_room_than_three() {
+        let of = |count: u32| {
+            let joules: Vec<f64> = (0..count).map(|index| 1.0 + f64::from(index) / 1000.0).collect();
+            serde_json::to_string(&point("plan", &joules).values).unwrap().len()
+        };
+        assert!(of(1000) < of(3) + 20, "{} against {}", of(1000), of(3));
+    }
+
+    #[test]
+    fn a_value_that_is_not_positive_is_refused_with_the_reason() {
+        let judgement = judged(&[point("plan", &[1.0, 1.1])], &[point("plan", &[0.0, 1.1])]);
+        assert_eq!((judgement.compared, judgement.refused), (0, 1));
+        assert!(judgement.message.contains("not positive"), "{}", judgement.message);
+    }
+
+    #[test]
+    fn points_that_vanished_or_are_new_are_counted_in_the_message() {
+        let baseline = [point("a", &[1.0, 1.1]), point("b", &[1.0, 1.1])];
+        let present = [point("a", &[1.0, 1.1]), point("c", &[1.0, 1.1])];
+        let judgement = judged(&baseline, &present);
+        assert_eq!((judgement.compared, judgement.unmatched), (1, 1));
+        let message = judgement.message;
+        assert!(
+            message.contains("1 of the 2 points of the baseline have no usable counterpart"),
+            "{message}"
+        );
+        assert!(
+            message.contains("1 of its 2 points are not in the baseline"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn without_any_counterpart_the_message_says_how_to_go_on() {
+        let judgement = judged(&[point("a", &[1.0, 1.1])], &[point("b", &[1.0, 1.1])]);
+        assert_eq!((judgement.compared, judgement.refused, judgement.unmatched), (0, 0, 1));
+        let message = judgement.message;
+        assert!(message.contains("spec.comparison.baselineExperimentName"), "{message}");
+        let judgement = judged(&[point("a", &[1.0, 1.1])], &[]);
+        assert_eq!(
+            judgement.message,
+            "it has no usable point to hold against the 1 of the baseline"
+        );
+    }
 }

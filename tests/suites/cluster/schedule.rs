@@ -43,8 +43,7 @@ async fn a_schedule_measures_again_and_holds_the_second_result_against_the_first
     assert_eq!(first.series[0].phase, ExperimentPhase::Complete, "{first:#?}");
     assert_eq!(baseline.experiment, first.series[0].experiment);
     assert_eq!(
-        baseline.points[0].values["joulesPerToken"].len(),
-        2,
+        baseline.points[0].metrics["joulesPerToken"].count, 2,
         "one value for each cycle"
     );
 

@@ -30,15 +30,12 @@ impl Collector for Schedules {
 }
 
 fn encode(encoder: &mut DescriptorEncoder<'_>, schedules: &[&EfficiencySchedule]) -> fmt::Result {
-    let regressed = schedules.iter().filter_map(|schedule| {
-        let conditions = schedule.status.iter().flat_map(|status| &status.conditions);
-        let mut regressed = conditions.filter(|condition| condition.type_ == "Regressed");
-        let holds = regressed.next()?.status == "True";
-        Some((labels(schedule), if holds { 1.0 } else { 0.0 }))
-    });
+    let regressed = schedules
+        .iter()
+        .filter_map(|schedule| Some((labels(schedule), regressed(schedule)?)));
     let description = Description::new(
         "schedule_regressed",
-        "1 where the last compared experiment of a schedule is worse than its baseline",
+        "1 where the last experiment of a schedule is worse than its baseline",
     );
     gauges(encoder, &description, regressed)?;
     let ratios = schedules.iter().filter_map(|schedule| {
@@ -49,7 +46,7 @@ fn encode(encoder: &mut DescriptorEncoder<'_>, schedules: &[&EfficiencySchedule]
     });
     let description = Description::new(
         "schedule_worst_ratio",
-        "The worst metric of a schedule's last compared experiment over the baseline",
+        "The worst metric of a schedule's last experiment over the baseline",
     );
     gauges(encoder, &description, ratios)?;
     let times = schedules.iter().filter_map(|schedule| {
@@ -63,9 +60,20 @@ fn encode(encoder: &mut DescriptorEncoder<'_>, schedules: &[&EfficiencySchedule]
     gauges(encoder, &description.in_unit(Unit::Seconds), times)
 }
 
+/// `None` where nothing is known: a zero would say that the last experiment is not worse.
+fn regressed(schedule: &EfficiencySchedule) -> Option<f64> {
+    let conditions = schedule.status.iter().flat_map(|status| &status.conditions);
+    let mut found = conditions.filter(|condition| condition.type_ == "Regressed");
+    match found.next()?.status.as_str() {
+        "True" => Some(1.0),
+        "False" => Some(0.0),
+        _ => None,
+    }
+}
+
 fn last(schedule: &EfficiencySchedule) -> Option<&ScheduledResult> {
     let series = &schedule.status.as_ref()?.series;
-    series.iter().rfind(|entry| entry.compared > 0)
+    series.last()
 }
 
 fn labels(schedule: &EfficiencySchedule) -> Labels {
@@ -73,4 +81,27 @@ fn labels(schedule: &EfficiencySchedule) -> Labels {
         ("namespace", schedule.namespace().unwrap_or_default()),
         ("schedule", schedule.name_any()),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_regression_that_is_unknown_is_not_published_as_none() {
+        let with = |status: &str| -> EfficiencySchedule {
+            serde_json::from_value(json!({
+                "apiVersion": "lem.dev/v1alpha1", "kind": "EfficiencySchedule", "metadata": {"name": "nightly"},
+                "spec": {"schedule": "0 3 * * *", "experimentTemplate": {
+                    "spec": {"model": {"name": "tiny", "source": {"synthetic": {"preset": "tiny-test"}}}}}},
+                "status": {"conditions": [{"type": "Regressed", "status": status, "reason": "Any", "message": "",
+                    "lastTransitionTime": "2026-11-27T03:00:00Z"}]},
+            }))
+            .unwrap()
+        };
+        let published = ["True", "False", "Unknown"].map(|status| regressed(&with(status)));
+        assert_eq!(published, [Some(1.0), Some(0.0), None]);
+    }
 }

@@ -1,11 +1,12 @@
 //! What a schedule asks for now: an experiment, the end of one, the entry of a finished one in the series. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use lem_crds::{
     EfficiencyExperiment,
+    experiment::PlacementStrategy,
     schedule::{
         ConcurrencyPolicy, EfficiencyScheduleSpec, EfficiencyScheduleStatus, ScheduleBaseline, ScheduledResult,
     },
@@ -14,7 +15,7 @@ use lem_crds::{
 
 use super::{
     super::{
-        aggregate,
+        aggregate::{self, BUDGET_SPENT, CANCELLED},
         condition::{self, ConditionType, Wanted},
     },
     SCHEDULED_AT_ANNOTATION,
@@ -24,13 +25,15 @@ use crate::experiment::{self, Judgement, MeasuredPoint};
 
 /// Entries of the series.
 const SERIES: usize = 100;
+/// Points of the baseline.
+const BASELINE_POINTS: usize = 100;
 
 /// An experiment of the schedule, or the one that its user calls the baseline.
 #[derive(Debug, Clone)]
 pub struct Measured<'a> {
     /// The experiment.
     pub experiment: &'a EfficiencyExperiment,
-    /// What it is compared by; read only of those that are over and not in the series yet.
+    /// What it is compared by; read only of those that are over and whose entry is not settled.
     pub points: Vec<MeasuredPoint>,
 }
 
@@ -55,15 +58,16 @@ pub struct View<'a> {
     pub now: Timestamp,
 }
 
-/// What to do, in this order: create, write the status, cancel and delete.
+/// What to do, in this order: cancel, create, write the status and delete. Whoever is stopped in between finds the time due
+/// again, and the experiment that was created for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
+    /// Names of experiments that end now.
+    pub cancel: Vec<String>,
     /// An experiment for this time.
     pub create: Option<Timestamp>,
     /// The status.
     pub status: EfficiencyScheduleStatus,
-    /// Names of experiments that end now.
-    pub cancel: Vec<String>,
     /// Names of experiments whose entry stands in the series, and that are beyond the history.
     pub delete: Vec<String>,
     /// When to look again.
@@ -82,6 +86,7 @@ pub fn decide(view: &View<'_>) -> Decision {
         let entry = entry(view, &status, finished);
         status.series.push(entry);
     }
+    status.series.sort_by(|one, other| age(one).cmp(&age(other)));
     let surplus = status.series.len().saturating_sub(SERIES);
     status.series.drain(..surplus);
     let running = running(view);
@@ -93,9 +98,9 @@ pub fn decide(view: &View<'_>) -> Decision {
         .cloned()
         .or_else(|| view.refused.map(ToOwned::to_owned));
     let mut decision = Decision {
+        cancel: Vec::new(),
         create: None,
         status,
-        cancel: Vec::new(),
         delete: surplus_experiments(view),
         wake_at: None,
     };
@@ -124,12 +129,14 @@ fn due(view: &View<'_>, clock: &Clock, running: &[&EfficiencyExperiment], decisi
     let Some(time) = clock.last_due(after, view.now).filter(in_time) else {
         return;
     };
+    // The one of this time may be there already: the status that says so was not written, or is not seen yet.
+    let mut others = running.iter().filter(|one| scheduled_at(one) != Some(time));
     match view.spec.concurrency_policy {
         // Its event calls for another look when it is over.
-        ConcurrencyPolicy::Forbid if !running.is_empty() => return,
+        ConcurrencyPolicy::Forbid if others.next().is_some() => return,
         ConcurrencyPolicy::Forbid | ConcurrencyPolicy::Allow => {}
         ConcurrencyPolicy::Replace => {
-            let uncancelled = running.iter().filter(|experiment| !experiment.spec.cancel);
+            let uncancelled = others.filter(|experiment| !experiment.spec.cancel);
             decision.cancel = uncancelled.map(|experiment| experiment.name_any()).collect();
         }
     }
@@ -156,17 +163,30 @@ fn scheduled_at(experiment: &EfficiencyExperiment) -> Option<Timestamp> {
     experiment.annotations().get(SCHEDULED_AT_ANNOTATION)?.parse().ok()
 }
 
+/// Where an entry stands in the series.
+fn age(entry: &ScheduledResult) -> (Option<Timestamp>, &str) {
+    (entry.scheduled_at, &entry.experiment)
+}
+
+/// An experiment has its entry in the series that was written last, or is older than all of a full one: such a one has had it,
+/// or has ended when a hundred later ones had.
+pub(super) fn settled(series: &[ScheduledResult], experiment: &EfficiencyExperiment) -> bool {
+    let uid = experiment.uid().unwrap_or_default();
+    let name = experiment.name_any();
+    let oldest = series.first().filter(|_| series.len() >= SERIES);
+    let older = oldest.is_some_and(|oldest| (scheduled_at(experiment), name.as_str()) < age(oldest));
+    older || series.iter().any(|entry| entry.experiment_uid == uid)
+}
+
 /// Experiments that are over and have no entry yet, the oldest first.
 fn newly_over<'a>(view: &View<'a>) -> Vec<&'a Measured<'a>> {
-    let known = |one: &&Measured<'_>| {
-        let uid = one.experiment.uid().unwrap_or_default();
-        view.before.series.iter().any(|entry| entry.experiment_uid == uid)
-    };
     let over = view
         .experiments
         .iter()
         .filter(|one| aggregate::is_over(phase(one.experiment)));
-    let mut fresh: Vec<_> = over.filter(|one| !known(one)).collect();
+    let mut fresh: Vec<_> = over
+        .filter(|one| !settled(&view.before.series, one.experiment))
+        .collect();
     fresh.sort_by_key(|one| (scheduled_at(one.experiment), one.experiment.name_any()));
     fresh
 }
@@ -200,17 +220,51 @@ fn same_metrics(view: &View<'_>, status: &EfficiencyScheduleStatus) -> bool {
     let points = status.baseline.iter().flat_map(|baseline| &baseline.points);
     let mut missing = points.flat_map(|point| {
         let metrics = view.spec.comparison.metrics.iter();
-        metrics.filter(|metric| !point.values.contains_key(*metric))
+        metrics.filter(|metric| !point.metrics.contains_key(*metric))
     });
     missing.next().is_none()
 }
 
-/// The first complete experiment of a schedule is its baseline, unless its user names another.
+/// The first experiment of a schedule that stands for it is its baseline, unless its user names another.
 fn pins_itself(view: &View<'_>, status: &EfficiencyScheduleStatus, finished: &Measured<'_>) -> bool {
     let named = view.spec.comparison.baseline_experiment_name.is_some();
-    let complete = phase(finished.experiment) == ExperimentPhase::Complete;
-    let usable = verdict(finished.experiment).is_some_and(|verdict| verdict != Verdict::Invalid);
-    !named && (status.baseline.is_none() || !same_metrics(view, status)) && complete && usable
+    let wanted = !named && (status.baseline.is_none() || !same_metrics(view, status));
+    wanted && !finished.points.is_empty() && stands_for_the_schedule(finished.experiment)
+}
+
+/// An experiment has measured all that it could. A fleet that has lost a node has: its points are those of whole classes, and
+/// some node of a large fleet is always away.
+fn stands_for_the_schedule(experiment: &EfficiencyExperiment) -> bool {
+    match phase(experiment) {
+        ExperimentPhase::Complete => verdict(experiment).is_some_and(|verdict| verdict != Verdict::Invalid),
+        ExperimentPhase::Partial => each_node(experiment) && !cut_short(experiment),
+        ExperimentPhase::Pending
+        | ExperimentPhase::Starting
+        | ExperimentPhase::Measuring
+        | ExperimentPhase::Suspended
+        | ExperimentPhase::Failed => false,
+    }
+}
+
+fn each_node(experiment: &EfficiencyExperiment) -> bool {
+    let placement = experiment.spec.placement.as_ref();
+    placement.is_some_and(|placement| placement.strategy == PlacementStrategy::EachNode)
+}
+
+/// A fleet has left nodes alone that it could have measured: cancelled, out of its budget, or too many have failed.
+fn cut_short(experiment: &EfficiencyExperiment) -> bool {
+    let Some(status) = &experiment.status else {
+        return false;
+    };
+    let mut ends = status
+        .conditions
+        .iter()
+        .filter(|condition| condition.type_ == ConditionType::Complete.name());
+    let ended_early = ends.any(|condition| [CANCELLED, BUDGET_SPENT].contains(&condition.reason.as_str()));
+    let most = experiment.spec.placement.as_ref();
+    let most = most.and_then(|placement| placement.max_failed_nodes);
+    let nodes = status.fleet.as_ref().map(|fleet| fleet.nodes).unwrap_or_default();
+    ended_early || most.is_some_and(|most| nodes.failed > most.of(nodes.matching))
 }
 
 fn verdict(experiment: &EfficiencyExperiment) -> Option<Verdict> {
@@ -219,10 +273,12 @@ fn verdict(experiment: &EfficiencyExperiment) -> Option<Verdict> {
 }
 
 fn baseline(of: &Measured<'_>) -> ScheduleBaseline {
+    let kept = of.points.iter().take(BASELINE_POINTS);
     ScheduleBaseline {
         experiment: of.experiment.name_any(),
         experiment_uid: of.experiment.uid().unwrap_or_default(),
-        points: of.points.iter().map(|point| point.values.clone()).collect(),
+        points: kept.map(|point| point.values.clone()).collect(),
+        points_left_out: of.points.len().saturating_sub(BASELINE_POINTS) as u32,
     }
 }
 
@@ -252,16 +308,25 @@ fn entry(view: &View<'_>, status: &EfficiencyScheduleStatus, finished: &Measured
         better: judgement.better,
         worse: judgement.worse,
         refused: judgement.refused,
+        unmatched: judgement.unmatched,
         worst: judgement.worst,
         message: judgement.message,
     }
 }
 
+/// None where its points are not comparable: the best of another class of nodes, or of energy that was read otherwise, says
+/// nothing of the series.
 fn best(experiment: &EfficiencyExperiment, metrics: &[String]) -> BTreeMap<String, f64> {
     let points = || {
         let all = experiment.status.iter().flat_map(|status| &status.points);
         all.filter(|point| point.verdict != Verdict::Invalid)
     };
+    let kinds: BTreeSet<_> = points()
+        .map(|point| (&point.node_class, &point.energy_scope, &point.energy_sources))
+        .collect();
+    if kinds.len() > 1 {
+        return BTreeMap::new();
+    }
     let of_metric = |metric: &String| {
         let means = points().filter_map(|point| Some(point.metrics.get(metric)?.mean));
         let best = if experiment::higher_is_better(metric)? {
@@ -276,15 +341,11 @@ fn best(experiment: &EfficiencyExperiment, metrics: &[String]) -> BTreeMap<Strin
 
 /// Finished experiments beyond the history whose entry is kept in the status that was written last.
 fn surplus_experiments(view: &View<'_>) -> Vec<String> {
-    let kept = |one: &&Measured<'_>| {
-        let uid = one.experiment.uid().unwrap_or_default();
-        view.before.series.iter().any(|entry| entry.experiment_uid == uid)
-    };
     let mut over: Vec<&Measured<'_>> = view
         .experiments
         .iter()
         .filter(|one| aggregate::is_over(phase(one.experiment)) && one.experiment.metadata.deletion_timestamp.is_none())
-        .filter(kept)
+        .filter(|one| settled(&view.before.series, one.experiment))
         .collect();
     over.sort_by_key(|one| std::cmp::Reverse((scheduled_at(one.experiment), one.experiment.name_any())));
     let (complete, others): (Vec<_>, Vec<_>) = over
@@ -307,7 +368,7 @@ fn conditions(
 ) -> Vec<Wanted> {
     let accepted = Wanted {
         kind: ConditionType::Accepted,
-        holds: refused.is_none(),
+        holds: Some(refused.is_none()),
         reason: match (&refused, view.spec.suspend) {
             (Some(_), _) => "Refused",
             (None, true) => "Suspended",
@@ -317,13 +378,24 @@ fn conditions(
             .or(baseline_missing.map(|why| format!("spec.comparison.baselineExperimentName: {why}")))
             .unwrap_or_default(),
     };
-    // Without a comparison nothing is known: then the condition is as it was, or absent.
-    let last = status.series.iter().rfind(|entry| entry.compared > 0);
-    let regressed = last.map(|entry| Wanted {
-        kind: ConditionType::Regressed,
-        holds: entry.worse > 0,
-        reason: if entry.worse > 0 { "Worse" } else { "NotWorse" },
-        message: format!("{}: {}", entry.experiment, entry.message),
-    });
+    let regressed = status.series.last().and_then(regressed);
     [accepted].into_iter().chain(regressed).collect()
+}
+
+/// What the newest experiment says: what an older one came to is no answer for it. `None` where it was held against nothing,
+/// for it is the baseline or there is none.
+fn regressed(newest: &ScheduledResult) -> Option<Wanted> {
+    let (holds, reason) = match (newest.compared, newest.refused, newest.unmatched) {
+        (0, 0, 0) => return None,
+        (0, 0, _) => (None, "NoCounterpart"),
+        (0, _, _) => (None, "NotComparable"),
+        _ if newest.worse > 0 => (Some(true), "Worse"),
+        _ => (Some(false), "NotWorse"),
+    };
+    Some(Wanted {
+        kind: ConditionType::Regressed,
+        holds,
+        reason,
+        message: format!("{}: {}", newest.experiment, newest.message),
+    })
 }

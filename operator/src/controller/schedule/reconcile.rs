@@ -108,9 +108,7 @@ async fn reconcile(guarded: Arc<GuardedSchedule>, context: Arc<Context>) -> Resu
     let experiments: Vec<Measured<'_>> = all()
         .filter(own)
         .map(|experiment| {
-            let uid = experiment.uid().unwrap_or_default();
-            let known = before.series.iter().any(|entry| entry.experiment_uid == uid);
-            let points = if known {
+            let points = if decide::settled(&before.series, experiment) {
                 Vec::new()
             } else {
                 points(experiment, &compared.metrics, &context.caches)
@@ -161,7 +159,7 @@ fn points(experiment: &EfficiencyExperiment, metrics: &[String], caches: &Caches
     let uid = experiment.uid().unwrap_or_default();
     if prepared.each_node() {
         let nodes = of_nodes(&prepared, &uid, caches);
-        return measured_fleet(&nodes.iter().collect::<Vec<_>>(), metrics);
+        return measured_fleet(&prepared.spec, &nodes.iter().collect::<Vec<_>>(), metrics);
     }
     let records = caches.observe(&uid).records();
     let failures: Vec<Failure> = status.failures.iter().map(Failure::from).collect();
@@ -186,16 +184,8 @@ async fn carry_out(
 ) -> Result<(), ReconcileError> {
     let namespace = schedule.namespace().unwrap_or_default();
     let experiments: Api<EfficiencyExperiment> = Api::namespaced(context.client.clone(), &namespace);
-    if let Some(at) = decision.create {
-        create(&experiments, schedule, at).await?;
-    }
+    begin(&experiments, schedule, decision).await?;
     write_status(schedule, before, decision, context).await?;
-    for name in &decision.cancel {
-        tracing::info!(experiment = name, "cancelling");
-        let patch = Patch::Merge(json!({"spec": {"cancel": true}}));
-        let done = experiments.patch(name, &PatchParams::default(), &patch).await.map(drop);
-        gone_is_fine(done).map_err(|source| failed(name, source))?;
-    }
     let uids = context.experiments.state();
     for name in &decision.delete {
         let uid = uids
@@ -214,6 +204,27 @@ async fn carry_out(
         gone_is_fine(done).map_err(|source| failed(name, source))?;
     }
     Ok(())
+}
+
+/// Cancels what is replaced, then creates what replaces it. The status that takes the time as done is written after both.
+pub(super) async fn begin(
+    experiments: &Api<EfficiencyExperiment>,
+    schedule: &EfficiencySchedule,
+    decision: &Decision,
+) -> Result<(), ReconcileError> {
+    for name in &decision.cancel {
+        tracing::info!(experiment = name, "cancelling");
+        let patch = Patch::Merge(json!({"spec": {"cancel": true}}));
+        match experiments.patch(name, &PatchParams::default(), &patch).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(source) => return Err(failed(name, source)),
+        }
+    }
+    match decision.create {
+        Some(at) => create(experiments, schedule, at).await,
+        None => Ok(()),
+    }
 }
 
 async fn create(
@@ -288,15 +299,14 @@ async fn write_status(
 }
 
 /// The events that lead from one status to the next. Pure.
-fn news(before: &EfficiencyScheduleStatus, after: &EfficiencyScheduleStatus) -> Vec<Event> {
+pub(super) fn news(before: &EfficiencyScheduleStatus, after: &EfficiencyScheduleStatus) -> Vec<Event> {
     let changed = after.conditions.iter().filter_map(|condition| {
         let old = before.conditions.iter().find(|old| old.type_ == condition.type_);
-        let holds = condition.status == "True";
-        let held = old.map(|old| old.status == "True");
-        let (type_, reason) = match (condition.type_.as_str(), held, holds) {
-            ("Accepted", Some(true) | None, false) => (EventType::Warning, "Refused"),
-            ("Regressed", Some(false) | None, true) => (EventType::Warning, "Regressed"),
-            ("Regressed", Some(true), false) => (EventType::Normal, "Recovered"),
+        let was = old.map(|old| old.status.as_str());
+        let (type_, reason) = match (condition.type_.as_str(), was, condition.status.as_str()) {
+            ("Accepted", Some("True") | None, "False") => (EventType::Warning, "Refused"),
+            ("Regressed", Some("False" | "Unknown") | None, "True") => (EventType::Warning, "Regressed"),
+            ("Regressed", Some("True"), "False") => (EventType::Normal, "Recovered"),
             _ => return None,
         };
         Some(Event {

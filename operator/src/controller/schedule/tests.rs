@@ -1,16 +1,21 @@
 //! What a schedule asks for, from first run to regression.
 
+use http::{Request, Response};
 use jiff::{SignedDuration, Timestamp};
+use kube::{Api, Client, client::Body};
 use lem_crds::{
     EfficiencyExperiment,
-    schedule::{BaselinePoint, EfficiencySchedule, EfficiencyScheduleStatus},
-    status::{ExperimentPhase, PointResult},
+    schedule::{EfficiencySchedule, EfficiencyScheduleStatus},
+    status::{ExperimentPhase, FleetNodes, FleetStatus, PointResult},
 };
 use serde_json::{Value, json};
 
 use super::{
+    super::condition::{self, ConditionType, Wanted},
     decide::{Decision, Measured, View, decide},
-    experiment, schedule_of,
+    experiment,
+    reconcile::{begin, news},
+    schedule_of,
 };
 use crate::{experiment::MeasuredPoint, report::fixture::Fixture};
 
@@ -60,17 +65,17 @@ impl World {
         Some((found.status, found.message))
     }
 
-    fn look(&mut self) -> Decision {
+    fn decision(&self) -> Decision {
         let before = self.status();
         let measured: Vec<Measured<'_>> = self
             .experiments
             .iter()
             .map(|(experiment, joules)| Measured {
                 experiment,
-                points: vec![point(joules)],
+                points: points(experiment, joules),
             })
             .collect();
-        let decision = decide(&View {
+        decide(&View {
             generation: Some(1),
             created: at("2026-11-01T00:00:00Z"),
             spec: &self.schedule.spec,
@@ -79,16 +84,29 @@ impl World {
             experiments: &measured,
             named_baseline: None,
             now: self.now,
-        });
-        if let Some(at) = decision.create {
-            let mut made = experiment(&self.schedule, at);
-            made.metadata.uid = made.metadata.name.clone();
-            self.experiments.push((made, Vec::new()));
-        }
-        self.schedule.status = Some(decision.status.clone());
+        })
+    }
+
+    /// What is done before the status is written.
+    fn begin(&mut self, decision: &Decision) {
         for (experiment, _) in &mut self.experiments {
             experiment.spec.cancel |= decision.cancel.contains(experiment.metadata.name.as_ref().unwrap());
         }
+        let Some(at) = decision.create else {
+            return;
+        };
+        let mut made = experiment(&self.schedule, at);
+        made.metadata.uid = made.metadata.name.clone();
+        let name = &made.metadata.name;
+        if !self.experiments.iter().any(|(one, _)| one.metadata.name == *name) {
+            self.experiments.push((made, Vec::new()));
+        }
+    }
+
+    fn look(&mut self) -> Decision {
+        let decision = self.decision();
+        self.begin(&decision);
+        self.schedule.status = Some(decision.status.clone());
         let deleted = |one: &EfficiencyExperiment| decision.delete.contains(one.metadata.name.as_ref().unwrap());
         self.experiments.retain(|(one, _)| !deleted(one));
         decision
@@ -103,12 +121,38 @@ impl World {
     }
 
     fn finish(&mut self, joules: &[f64], phase: ExperimentPhase) {
-        let (experiment, values) = self.experiments.last_mut().unwrap();
+        self.finish_at(self.experiments.len() - 1, joules, phase);
+    }
+
+    fn finish_at(&mut self, position: usize, joules: &[f64], phase: ExperimentPhase) {
+        let (experiment, values) = &mut self.experiments[position];
         let mut status = Fixture::new().status;
         status.points.retain(usable);
+        status.points.truncate(1);
         status.phase = phase;
         experiment.status = Some(status);
         joules.clone_into(values);
+    }
+
+    /// A night passes, and the fleet has measured all nodes but some.
+    fn night_of_fleet(&mut self, joules: &[f64], nodes: FleetNodes, reason: &'static str) {
+        self.now = self.now.checked_add(SignedDuration::from_hours(24)).unwrap();
+        self.look();
+        self.finish(joules, ExperimentPhase::Partial);
+        let now = self.now;
+        let status = self.experiments.last_mut().unwrap().0.status.as_mut().unwrap();
+        status.fleet = Some(FleetStatus {
+            nodes,
+            ..FleetStatus::default()
+        });
+        let complete = Wanted {
+            kind: ConditionType::Complete,
+            holds: Some(true),
+            reason,
+            message: String::new(),
+        };
+        status.conditions = condition::merge(&[], vec![complete], None, now);
+        self.look();
     }
 }
 
@@ -116,18 +160,22 @@ fn usable(point: &PointResult) -> bool {
     point.verdict != lem_crds::status::Verdict::Invalid
 }
 
-fn point(joules: &[f64]) -> MeasuredPoint {
-    MeasuredPoint {
-        index: 0,
-        values: BaselinePoint {
-            plan_sha256: "plan".to_owned(),
-            node_class: "class".to_owned(),
-            energy_scope: vec!["gpu".to_owned()],
-            energy_sources: vec!["nvml_counter".to_owned()],
-            schema_version: 1,
-            values: [("joulesPerToken".to_owned(), joules.to_vec())].into(),
-        },
+/// Each point of an experiment's status, with these joules per token.
+fn points(experiment: &EfficiencyExperiment, joules: &[f64]) -> Vec<MeasuredPoint> {
+    let values = [("joulesPerToken".to_owned(), joules.to_vec())].into();
+    let results = experiment.status.iter().flat_map(|status| &status.points);
+    results.map(|result| MeasuredPoint::new(result, &values)).collect()
+}
+
+/// A fleet of three nodes.
+fn fleet(placement: &Value) -> World {
+    let mut spec = json!({"experimentTemplate": {
+        "spec": {"model": {"name": "tiny", "source": {"synthetic": {"preset": "tiny-test"}}},
+            "placement": {"strategy": "EachNode"}}}});
+    for (key, value) in placement.as_object().unwrap() {
+        spec["experimentTemplate"]["spec"]["placement"][key] = value.clone();
     }
+    World::new(&spec)
 }
 
 #[test]
@@ -171,14 +219,125 @@ fn worse_by_less_than_the_tolerance_is_no_regression() {
     assert_eq!(world.condition("Regressed").unwrap().0, "False");
 }
 
+fn reason(world: &World, kind: &str) -> String {
+    let mut conditions = world.status().conditions.into_iter();
+    conditions.find(|one| one.type_ == kind).unwrap().reason
+}
+
 #[test]
-fn an_experiment_without_a_comparable_point_leaves_the_last_judgement() {
+fn an_experiment_whose_every_comparison_is_refused_makes_it_unknown() {
+    for before in [[1.0, 1.01, 0.99], [1.3, 1.31, 1.29]] {
+        let mut world = World::new(&json!({}));
+        world.night(&[1.0, 1.01, 0.99]);
+        world.night(&before);
+        world.night(&[1.0]);
+        let (status, message) = world.condition("Regressed").unwrap();
+        assert_eq!(
+            (status.as_str(), reason(&world, "Regressed").as_str()),
+            ("Unknown", "NotComparable")
+        );
+        assert!(message.contains("needs at least 2 cycles"), "{message}");
+        assert_eq!(world.status().series[2].refused, 1);
+    }
+}
+
+#[test]
+fn an_experiment_of_which_nothing_fits_the_baseline_is_not_called_as_good() {
+    let mut world = World::new(&json!({}));
+    world.night(&[1.0, 1.01, 0.99]);
+    world.night(&[1.0, 1.01, 1.0]);
+    assert_eq!(world.condition("Regressed").unwrap().0, "False");
+    world.now = world.now.checked_add(SignedDuration::from_hours(24)).unwrap();
+    world.look();
+    world.finish(&[1.3, 1.31, 1.29], ExperimentPhase::Complete);
+    let status = world.experiments.last_mut().unwrap().0.status.as_mut().unwrap();
+    "another driver".clone_into(&mut status.points[0].node_class);
+    world.look();
+    let (status, message) = world.condition("Regressed").unwrap();
+    assert_eq!(
+        (status.as_str(), reason(&world, "Regressed").as_str()),
+        ("Unknown", "NoCounterpart")
+    );
+    assert!(message.contains("spec.comparison.baselineExperimentName"), "{message}");
+    assert_eq!(world.status().series[2].unmatched, 1);
+}
+
+#[test]
+fn an_unknown_comparison_is_no_recovery_and_a_regression_after_it_is_news() {
     let mut world = World::new(&json!({}));
     world.night(&[1.0, 1.01, 0.99]);
     world.night(&[1.3, 1.31, 1.29]);
+    let worse = world.status();
     world.night(&[1.0]);
+    let unknown = world.status();
+    world.night(&[1.3, 1.31, 1.29]);
+    assert!(news(&worse, &unknown).is_empty());
+    let events = news(&unknown, &world.status());
+    assert_eq!((events.len(), events[0].reason.as_str()), (1, "Regressed"));
+}
+
+#[test]
+fn a_fleet_with_a_cordoned_node_is_the_baseline_and_the_next_one_is_held_against_it() {
+    let mut world = fleet(&json!({"maxFailedNodes": 0}));
+    let without_one = FleetNodes {
+        matching: 3,
+        measured: 2,
+        not_measured: 1,
+        ..FleetNodes::default()
+    };
+    world.night_of_fleet(&[1.0, 1.01, 0.99], without_one, "Partial");
+    assert_eq!(
+        world.status().baseline.unwrap().experiment,
+        world.status().series[0].experiment
+    );
+    world.night_of_fleet(&[1.3, 1.31, 1.29], without_one, "Partial");
     assert_eq!(world.condition("Regressed").unwrap().0, "True");
-    assert_eq!(world.status().series[2].refused, 1);
+}
+
+#[test]
+fn a_fleet_that_was_cut_short_is_no_baseline() {
+    let nodes = |failed: u32| FleetNodes {
+        matching: 3,
+        measured: 3 - failed,
+        failed,
+        ..FleetNodes::default()
+    };
+    for (nodes, reason, taken) in [
+        (nodes(1), "Cancelled", false),
+        (nodes(1), "BudgetSpent", false),
+        (nodes(2), "Partial", false),
+        (nodes(1), "Partial", true),
+    ] {
+        let mut world = fleet(&json!({"maxFailedNodes": 1}));
+        world.night_of_fleet(&[1.0, 1.01, 0.99], nodes, reason);
+        assert_eq!(world.status().baseline.is_some(), taken, "{nodes:?} {reason}");
+    }
+}
+
+#[test]
+fn a_partial_experiment_that_is_no_fleet_is_no_baseline() {
+    let mut world = World::new(&json!({}));
+    world.night_of_fleet(&[1.0, 1.01, 0.99], FleetNodes::default(), "Partial");
+    assert_eq!(world.status().baseline, None);
+}
+
+#[test]
+fn a_baseline_of_many_classes_is_bounded_and_says_what_it_leaves_out() {
+    let mut world = World::new(&json!({}));
+    world.now = at("2026-11-02T03:00:01Z");
+    world.look();
+    world.finish(&[1.0, 1.01, 0.99], ExperimentPhase::Complete);
+    let status = world.experiments[0].0.status.as_mut().unwrap();
+    let point = status.points.remove(0);
+    status.points = (0..130)
+        .map(|class| PointResult {
+            node_class: class.to_string(),
+            ..point.clone()
+        })
+        .collect();
+    world.look();
+    let baseline = world.status().baseline.unwrap();
+    assert_eq!((baseline.points.len(), baseline.points_left_out), (100, 30));
 }
 
 #[test]
@@ -211,6 +370,112 @@ fn replace_cancels_what_runs() {
     let decision = world.look();
     assert_eq!((decision.create.is_some(), decision.cancel.len()), (true, 1));
     assert!(world.experiments[0].0.spec.cancel);
+}
+
+#[test]
+fn a_crash_before_the_status_is_written_neither_loses_the_time_nor_cancels_what_was_created_for_it() {
+    for policy in ["Replace", "Forbid", "Allow"] {
+        let mut world = World::new(&json!({"concurrencyPolicy": policy}));
+        world.now = at("2026-11-02T03:00:01Z");
+        let decision = world.decision();
+        world.begin(&decision);
+        let again = world.look();
+        assert_eq!(again.create, Some(at("2026-11-02T03:00:00Z")), "{policy}");
+        assert_eq!(again.cancel, [""; 0], "{policy}");
+        assert_eq!(world.experiments.len(), 1, "{policy}");
+        assert_eq!(world.status().last_schedule_time, again.create, "{policy}");
+    }
+}
+
+#[test]
+fn a_crash_after_the_old_one_is_cancelled_still_creates_the_new_one() {
+    let mut world = World::new(&json!({"concurrencyPolicy": "Replace"}));
+    world.now = at("2026-11-02T03:00:01Z");
+    world.look();
+    world.now = at("2026-11-03T03:00:01Z");
+    world.experiments[0].0.spec.cancel = true;
+    let decision = world.look();
+    assert_eq!(decision.create, Some(at("2026-11-03T03:00:00Z")));
+    assert_eq!(decision.cancel, [""; 0]);
+}
+
+/// What is asked of an API server that gives these answers, and whether all went well.
+async fn requests(decision: &Decision, codes: &[u16]) -> (bool, Vec<String>) {
+    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let experiments: Api<EfficiencyExperiment> = Api::namespaced(Client::new(service, "lab"), "lab");
+    let schedule = schedule(&json!({}));
+    let answers = async {
+        let mut seen = Vec::new();
+        for code in codes {
+            let (request, send) = handle.next_request().await.unwrap();
+            seen.push(request.method().to_string());
+            let body = if *code < 300 {
+                serde_json::to_value(experiment(&schedule, Timestamp::UNIX_EPOCH)).unwrap()
+            } else {
+                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "",
+                    "reason": "", "code": code})
+            };
+            let answer = Response::builder().status(*code);
+            send.send_response(answer.body(Body::from(body.to_string().into_bytes())).unwrap());
+        }
+        seen
+    };
+    let (done, seen) = tokio::join!(begin(&experiments, &schedule, decision), answers);
+    (done.is_ok(), seen)
+}
+
+#[tokio::test]
+async fn what_is_replaced_is_cancelled_first_and_nothing_is_created_where_that_fails() {
+    let mut world = World::new(&json!({"concurrencyPolicy": "Replace"}));
+    world.now = at("2026-11-02T03:00:01Z");
+    world.look();
+    world.now = at("2026-11-03T03:00:01Z");
+    let decision = world.decision();
+    let of = |methods: &[&str]| methods.iter().map(|method| (*method).to_owned()).collect::<Vec<_>>();
+    assert_eq!(requests(&decision, &[200, 201]).await, (true, of(&["PATCH", "POST"])));
+    assert_eq!(requests(&decision, &[404, 409]).await, (true, of(&["PATCH", "POST"])));
+    assert_eq!(requests(&decision, &[409]).await, (false, of(&["PATCH"])));
+    assert_eq!(requests(&decision, &[500]).await, (false, of(&["PATCH"])));
+}
+
+#[test]
+fn an_older_experiment_that_ends_late_stands_before_the_newer_one_and_does_not_speak_for_it() {
+    let mut world = World::new(&json!({"concurrencyPolicy": "Allow"}));
+    world.night(&[1.0, 1.01, 0.99]);
+    for day in ["2026-11-03T03:00:01Z", "2026-11-04T03:00:01Z"] {
+        world.now = at(day);
+        world.look();
+    }
+    world.finish_at(2, &[1.3, 1.31, 1.29], ExperimentPhase::Complete);
+    world.look();
+    assert_eq!(world.condition("Regressed").unwrap().0, "True");
+    world.finish_at(1, &[1.0, 1.01, 1.0], ExperimentPhase::Partial);
+    world.look();
+    let series = world.status().series;
+    assert!(
+        series.is_sorted_by_key(|entry| entry.scheduled_at),
+        "the newest is the last"
+    );
+    assert_eq!((series[1].worse, series[2].worse), (0, 1));
+    assert_eq!(world.condition("Regressed").unwrap().0, "True");
+}
+
+#[test]
+fn a_retained_experiment_that_has_left_the_series_does_not_come_back_as_its_newest() {
+    let mut world = World::new(&json!({"successfulExperimentsHistoryLimit": 1}));
+    world.night(&[1.0, 1.01, 0.99]);
+    world.now = world.now.checked_add(SignedDuration::from_hours(24)).unwrap();
+    world.look();
+    world.finish(&[1.3, 1.31, 1.29], ExperimentPhase::Partial);
+    world.look();
+    for _ in 0..105 {
+        world.night(&[1.0, 1.01, 1.02]);
+    }
+    let series = world.status().series;
+    assert_eq!(series.len(), 100);
+    assert!(series.iter().all(|entry| entry.phase == ExperimentPhase::Complete));
+    assert!(series.is_sorted_by_key(|entry| entry.scheduled_at));
+    assert_eq!(world.condition("Regressed").unwrap().0, "False");
 }
 
 #[test]
