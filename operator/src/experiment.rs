@@ -36,13 +36,13 @@ mod verdict;
 mod work;
 
 pub use self::{
-    choice::{Values, objective, pareto_front},
+    choice::{Values, cheapest, objective, pareto_front},
     compare::{
         Comparison, FleetMember, FleetOutlier, MINIMUM_FLEET, OUTLIER_DEVIATIONS, Outcome, Refusal, Side, compare,
         fleet_outliers, higher_is_better,
     },
     cost::{Account, plan_status},
-    fleet::{ClassResult, Most, NodePoint, NodeResult, classes, fleet_members, node_trials},
+    fleet::{ClassResult, Most, NodePoint, NodeResult, class_means, classes, fleet_members, node_means, node_trials},
     order::{Cohort, TrialSlot, cohort_key, group_cohorts, order_trials},
     plan::{MAXIMUM_POINTS, PlanError, plan},
     point::{

@@ -19,7 +19,7 @@ mod parquet;
 mod terminal;
 mod trials;
 
-use lem_crds::{EfficiencyExperimentStatus, RunnerStatus, status::PointResult};
+use lem_crds::{EfficiencyExperimentStatus, RunnerStatus, plan::Point, status::PointResult};
 
 use crate::experiment::summary::MeasuredTrial;
 
@@ -41,6 +41,8 @@ pub struct Report<'a> {
     pub experiment_name: &'a str,
     /// Name of the model.
     pub model: &'a str,
+    /// The plan of each point, also of those for which the status has no room.
+    pub points: &'a [Point],
     /// The result per point.
     pub status: &'a EfficiencyExperimentStatus,
     /// The result per trial.

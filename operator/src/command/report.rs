@@ -1,19 +1,19 @@
 //! `lem report`: results of a folder, aggregated again from their raw facts.
 
 use std::{
-    io::IsTerminal,
+    io::{ErrorKind, IsTerminal},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::ValueEnum;
 use lem_crds::{EfficiencyExperiment, RunnerStatus};
 
 use super::{End, color, print_bytes, width};
 use crate::{
-    experiment::{self, Record},
+    experiment::{Record, plan},
     local::{
-        results::Results,
+        results::{Results, ResultsError},
         summary::{self, Summary},
     },
     report::{self, Report},
@@ -78,11 +78,18 @@ pub(super) fn show(
 
 /// Reads a folder of results and aggregates it.
 pub(super) fn load(folder: &Path) -> anyhow::Result<(EfficiencyExperiment, Summary, Vec<Record>)> {
-    let (results, experiment) = Results::open(folder)
-        .with_context(|| format!("{} is not a folder of results of `lem run`", folder.display()))?;
+    let (results, experiment) = Results::open(folder).map_err(|error| {
+        let absent = matches!(&error, ResultsError::Read { source, .. } if source.kind() == ErrorKind::NotFound);
+        let error = anyhow::Error::new(error);
+        if absent {
+            error.context(format!("{} is not a folder of results of `lem run`", folder.display()))
+        } else {
+            error
+        }
+    })?;
     let records = results.records()?;
     let failures = results.failures()?;
-    let points = experiment::plan(&experiment.spec)?;
+    let points = plan(&experiment.spec)?;
     let summary = summary::summarise(&experiment.spec, &points, &records, &failures);
     Ok((experiment, summary, records))
 }
@@ -111,13 +118,43 @@ pub(super) fn render<T>(
     records: &[Record],
     renderer: impl FnOnce(&Report<'_>) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    let points = plan(&experiment.spec)?;
     let statuses: Vec<(u32, &RunnerStatus)> = records.iter().map(|record| (record.process, &record.status)).collect();
     renderer(&Report {
         experiment_name: experiment.metadata.name.as_deref().unwrap_or_default(),
         model: &experiment.spec.model.name,
+        points: &points,
         status: &summary.status,
         trials: &summary.trials,
         records: &statuses,
         generated_by: concat!("lem ", env!("CARGO_PKG_VERSION")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_without_results_is_told_apart_from_results_that_cannot_be_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = || format!("{:#}", load(folder.path()).unwrap_err());
+        assert!(said().contains("is not a folder of results of `lem run`"), "{}", said());
+        let file = folder.path().join("experiment.json");
+        fs::create_dir(&file).unwrap();
+        let unreadable = said();
+        assert!(
+            unreadable.starts_with(&format!("failed to read {}: ", file.display())),
+            "{unreadable}"
+        );
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, "{").unwrap();
+        let damaged = said();
+        assert!(
+            damaged.starts_with(&format!("{} is damaged: ", file.display())),
+            "{damaged}"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 //! Which point of a sweep to take: the Pareto front of speed against energy, and the best point under the objective. Pure.
 //!
-//! Points are compared within a class of nodes, and only where their total energy has the same domains and sources
+//! Points are ranked within a class of nodes, and only where their total energy has the same domains and sources
 //! (METHODOLOGY §11).
 
 use std::collections::BTreeMap;
@@ -18,12 +18,43 @@ use crate::report::number;
 /// Gives the values of a metric at a point, one for each cycle, or for each node of a fleet.
 pub type Values<'a> = dyn Fn(&PointResult, &str) -> Vec<f64> + 'a;
 
-/// The points of which no other has at least as many tokens per second for at most as many joules per token, and one of the two
-/// better; the fastest first. None where there is only one point.
+/// Class of nodes, energy domains and sources: what points share whose energy may be compared.
+type Kind<'a> = (&'a str, &'a [String], &'a [String]);
+
+/// Usable points by their kind.
+fn comparable_groups(points: &[PointResult]) -> BTreeMap<Kind<'_>, Vec<&PointResult>> {
+    let mut groups: BTreeMap<_, Vec<&PointResult>> = BTreeMap::new();
+    for point in points.iter().filter(|point| point.verdict != Verdict::Invalid) {
+        let (scope, sources) = (point.energy_scope.as_slice(), point.energy_sources.as_slice());
+        groups
+            .entry((point.node_class.as_str(), scope, sources))
+            .or_default()
+            .push(point);
+    }
+    groups
+}
+
+/// The point of fewest joules per token among those whose energy may be compared: one for each class of nodes and each
+/// set of domains and sources, in the order of the sweep. Empty without energy.
+pub fn cheapest(points: &[PointResult]) -> Vec<&PointResult> {
+    let mut found = Vec::new();
+    for group in comparable_groups(points).into_values() {
+        let figures = group
+            .into_iter()
+            .filter_map(|point| Some((mean(point, "joules_per_token")?, point)));
+        let least = figures.min_by(|left, right| left.0.total_cmp(&right.0));
+        found.extend(least.map(|(_, point)| point));
+    }
+    found.sort_by_key(|point| point.index);
+    found
+}
+
+/// The points of which no other has at least as many tokens per second for at most as many joules per token, and one of
+/// the two better; the fastest first. There is one front for each class of nodes and each set of energy domains and
+/// sources, and none where that has only one point.
 pub fn pareto_front(points: &[PointResult]) -> Vec<FrontPoint> {
     let mut front = Vec::new();
-    for (class, members) in by_class(points) {
-        let (compared, _) = same_energy(&members);
+    for ((class, ..), compared) in comparable_groups(points) {
         let mut candidates: Vec<FrontPoint> = compared
             .into_iter()
             .filter_map(|point| {
@@ -90,6 +121,8 @@ fn same_energy<'a>(points: &[&'a PointResult]) -> (Vec<&'a PointResult>, u32) {
 fn of_class(objective: &Objective, class: &str, members: &[&PointResult], values: &Values<'_>) -> ObjectiveClass {
     let metric = objective.metric();
     let (comparable, mut left_out) = same_energy(members);
+    let usable = members.iter().filter(|point| point.verdict != Verdict::Invalid);
+    let other_energy = usable.count() - comparable.len();
     let total = comparable.len();
     let mut candidates: Vec<Candidate<'_>> = comparable
         .into_iter()
@@ -118,7 +151,7 @@ fn of_class(objective: &Objective, class: &str, members: &[&PointResult], values
             limits: best.limits.clone(),
         }
     });
-    let message = match (&best, nearest) {
+    let mut message = match (&best, nearest) {
         (Some(best), _) => said(metric, best, members),
         (None, Some((_, nearest))) => format!(
             "no point keeps every limit; the nearest is point {} ({})",
@@ -127,6 +160,10 @@ fn of_class(objective: &Objective, class: &str, members: &[&PointResult], values
         ),
         (None, None) => format!("no point has a usable {metric}, and a figure for every limit"),
     };
+    if other_energy > 0 {
+        let points = number::counted(other_energy, "point", "points");
+        message = format!("{message}; not ranked for energy of other domains or sources: {points}");
+    }
     ObjectiveClass {
         node_class: class.to_owned(),
         compared,

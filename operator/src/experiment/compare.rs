@@ -14,7 +14,7 @@ pub const MINIMUM_FLEET: usize = 5;
 /// One side of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Side<'a> {
-    /// The metric's value in each cycle.
+    /// The metric's value in each cycle; of a fleet the mean of each node.
     pub values: &'a [f64],
     /// Domains in the total energy.
     pub energy_scope: &'a [String],
@@ -86,7 +86,9 @@ pub enum Refusal {
         candidate: u32,
     },
     /// One value has no spread.
-    #[error("a comparison needs at least 2 cycles on each side, there are {baseline} and {candidate}")]
+    #[error(
+        "a comparison needs at least 2 cycles, or nodes of a fleet, on each side, there are {baseline} and {candidate}"
+    )]
     TooFewCycles {
         /// Of the baseline.
         baseline: usize,

@@ -9,7 +9,7 @@ use lem_crds::{
     status::{Doubt, Verdict, VerdictReason},
 };
 
-use super::{trial::ProcessInput, verdict::reason};
+use super::{record::same_trial, trial::ProcessInput, verdict::reason};
 
 /// A process whose window can be aggregated.
 #[derive(Debug, Clone, Copy)]
@@ -63,7 +63,7 @@ pub(super) fn completeness<'a>(
 
 /// The process's window, if it is of this trial and not of one before.
 fn of_trial<'a>(process: &ProcessInput<'a>, trial: &TrialIdentity) -> Option<Reported<'a>> {
-    let window = process.window.filter(|window| window.trial == *trial)?;
+    let window = process.window.filter(|window| same_trial(&window.trial, trial))?;
     Some(Reported {
         index: process.index,
         environment: process.environment,

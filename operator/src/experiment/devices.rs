@@ -33,9 +33,22 @@ pub(super) fn distinct_devices<'a>(reported: &'a [Reported<'a>]) -> Vec<Observed
     devices.into_values().collect()
 }
 
-/// A figure summed over the devices; missing where one device lacks it.
+/// The device of a process whose model is on no GPU.
+pub(super) const ON_CPU: &str = "cpu";
+
+/// Whether the model ran on these GPUs. Those that stood by while it ran on the CPU were observed too, and say nothing
+/// of it.
+fn computed(devices: &[ObservedDevice<'_>]) -> bool {
+    let stood_by = |observed: &ObservedDevice<'_>| {
+        let environment = observed.process.environment;
+        environment.is_some_and(|environment| environment.device == ON_CPU)
+    };
+    !devices.is_empty() && !devices.iter().any(stood_by)
+}
+
+/// A figure summed over the devices; missing where one device lacks it, and where the model ran on none.
 fn total(devices: &[ObservedDevice<'_>], field: &str, of: fn(&DeviceObservation) -> Option<f64>) -> Value {
-    if devices.is_empty() {
+    if !computed(devices) {
         return Err(Unavailable::NoDevice);
     }
     sum(devices
@@ -76,7 +89,7 @@ pub(super) fn memory_utilisation(devices: &[ObservedDevice<'_>]) -> Value {
 }
 
 fn pooled(devices: &[ObservedDevice<'_>], field: &str, of: fn(&DeviceObservation) -> Option<MeanOfSamples>) -> Value {
-    if devices.is_empty() {
+    if !computed(devices) {
         return Err(Unavailable::NoDevice);
     }
     let (mut sum, mut count) = (0.0, 0);
@@ -90,7 +103,7 @@ fn pooled(devices: &[ObservedDevice<'_>], field: &str, of: fn(&DeviceObservation
 
 /// Achieved bytes/s over the summed memory bandwidth of the devices.
 pub(super) fn model_bandwidth_utilisation(devices: &[ObservedDevice<'_>], bytes_per_second: Value) -> Value {
-    if devices.is_empty() {
+    if !computed(devices) {
         return Err(Unavailable::PeakUnknown);
     }
     let peaks = devices
@@ -110,7 +123,7 @@ fn product<'a>(observed: &ObservedDevice<'a>) -> Result<&'a str, Unavailable> {
 /// Achieved FLOP/s over the summed peak of the devices at the precision of the products.
 pub(super) fn model_flops_utilisation(devices: &[ObservedDevice<'_>], flops_per_second: Value) -> Value {
     let achieved = flops_per_second?;
-    if devices.is_empty() {
+    if !computed(devices) {
         return Err(Unavailable::PeakUnknown);
     }
     let peaks = devices.iter().map(|observed| {

@@ -10,23 +10,25 @@ use lem_crds::{
     experiment::EfficiencyExperimentSpec,
     plan::{Point, TrialIdentity},
     runner::DeviceObservation,
+    status::{PointResult, TrialResult, Verdict},
 };
 
 use super::{
     compare::FleetMember,
-    point::node_class,
+    point::{averaged_trials, cycle_mean},
     record::{Record, find_window},
-    statistics::mean,
-    summary,
+    summary::MeasuredTrial,
 };
 
+use self::class::same_energy;
 pub use self::{
-    class::{ClassResult, Most, classes},
+    class::{ClassResult, Most, class_means, classes},
     node::{NodePoint, NodeResult, node_trials},
 };
 
 /// Joules per token of each node at one point: the mean over its cycles of the energy of the node's own counters over
-/// the tokens of its own processes. Of a cycle that was repeated the last attempt counts.
+/// the tokens of its own processes. Only nodes with a usable cycle, and of each class only those whose energy has the
+/// domains and sources of most of it: others would move the median that all are held against.
 pub fn fleet_members(spec: &EfficiencyExperimentSpec, point: &Point, records: &[Record]) -> Vec<FleetMember> {
     let mut by_node: BTreeMap<&str, Vec<Record>> = BTreeMap::new();
     for record in records {
@@ -34,48 +36,68 @@ pub fn fleet_members(spec: &EfficiencyExperimentSpec, point: &Point, records: &[
             by_node.entry(&environment.node).or_default().push(record.clone());
         }
     }
-    by_node
-        .into_iter()
-        .filter_map(|(node, records)| member(spec, point, node, records))
+    let nodes = by_node.into_iter().map(|(node, records)| {
+        let (spec, records) = alone(spec, records);
+        let result = NodeResult::new(&spec, std::slice::from_ref(point), node, &records, &[]);
+        (result, last_devices(point, &records))
+    });
+    let nodes: Vec<(NodeResult, Vec<DeviceObservation>)> = nodes.collect();
+    let mut classes: BTreeMap<&str, Vec<(&str, &NodePoint)>> = BTreeMap::new();
+    for (node, _) in &nodes {
+        let usable = node
+            .points
+            .iter()
+            .filter(|point| point.result.verdict != Verdict::Invalid);
+        for point in usable {
+            let class = classes.entry(&point.result.node_class).or_default();
+            class.push((&node.node, point));
+        }
+    }
+    let compared: BTreeSet<&str> = classes
+        .into_values()
+        .flat_map(|class| same_energy(class).0)
+        .map(|(node, _)| node)
+        .collect();
+    let member = |(node, devices): &(NodeResult, Vec<DeviceObservation>)| {
+        let result = &node.points.first()?.result;
+        Some(FleetMember {
+            node: node.node.clone(),
+            node_class: result.node_class.clone(),
+            joules_per_token: result.metrics.joules_per_token.as_ref()?.mean,
+            devices: devices.clone(),
+        })
+    };
+    let members = nodes.iter().filter(|(node, _)| compared.contains(node.node.as_str()));
+    members.filter_map(member).collect()
+}
+
+/// Mean of a metric over the cycles of each node that a point of a fleet is made of: those of its class whose energy
+/// has its domains and sources. `trials` may be of all nodes and points.
+pub fn node_means<'a>(trials: &'a [MeasuredTrial], point: &PointResult, metric: &str) -> BTreeMap<&'a str, f64> {
+    let mut by_node: BTreeMap<&str, Vec<TrialResult>> = BTreeMap::new();
+    for trial in trials.iter().filter(|trial| trial.point == point.index) {
+        if let Some(node) = trial.node.as_ref().filter(|node| node.class == point.node_class) {
+            by_node.entry(&node.name).or_default().push(trial.result.clone());
+        }
+    }
+    let comparable = by_node.into_iter().filter(|(_, cycles)| has_energy_of(cycles, point));
+    comparable
+        .filter_map(|(node, cycles)| Some((node, cycle_mean(&cycles, metric)?)))
         .collect()
 }
 
-fn member(spec: &EfficiencyExperimentSpec, point: &Point, node: &str, records: Vec<Record>) -> Option<FleetMember> {
-    let (spec, records) = &alone(spec, records);
-    let windows = || records.iter().flat_map(|record| &record.status.windows);
-    let of_point = windows().filter(|window| window.trial.plan_sha256 == point.plan_sha256);
-    let mut last_attempts: BTreeMap<u32, &TrialIdentity> = BTreeMap::new();
-    for window in of_point {
-        let last = last_attempts.entry(window.trial.cycle).or_insert(&window.trial);
-        if last.attempt < window.trial.attempt {
-            *last = &window.trial;
-        }
-    }
-    let figures: Vec<f64> = last_attempts
-        .values()
-        .filter_map(|trial| {
-            summary::evaluate(spec, point, trial, records, &[])
-                .metrics
-                .joules_per_token
-        })
-        .collect();
-    if figures.is_empty() {
-        return None;
-    }
-    let environments: Vec<_> = records
-        .iter()
-        .filter_map(|record| record.status.environment.as_ref())
-        .collect();
-    Some(FleetMember {
-        node: node.to_owned(),
-        node_class: node_class(&environments),
-        joules_per_token: mean(&figures),
-        devices: last_attempts
-            .values()
-            .next_back()
-            .map(|trial| devices(trial, records))
-            .unwrap_or_default(),
-    })
+fn has_energy_of(cycles: &[TrialResult], point: &PointResult) -> bool {
+    averaged_trials(cycles)
+        .first()
+        .is_some_and(|cycle| cycle.energy_scope == point.energy_scope && cycle.energy_sources == point.energy_sources)
+}
+
+/// What the node's devices showed in its last trial at a point.
+fn last_devices(point: &Point, records: &[Record]) -> Vec<DeviceObservation> {
+    let windows = records.iter().flat_map(|record| &record.status.windows);
+    let of_point = windows.filter(|window| window.trial.plan_sha256 == point.plan_sha256);
+    let last = of_point.max_by_key(|window| (window.trial.cycle, window.trial.attempt));
+    last.map(|window| devices(&window.trial, records)).unwrap_or_default()
 }
 
 /// The node's processes as if there were no others: a set that is not complete has no figures.

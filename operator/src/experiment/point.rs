@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::Timestamp;
 use lem_crds::{
     experiment::StopRule,
-    metrics::{DEFINITIONS, Estimate, MetricSet, Unavailable},
+    metrics::{DEFINITIONS, Estimate, MetricDefinition, MetricSet, Unavailable, definition},
     plan::Point,
-    runner::Environment,
+    runner::{Environment, Source},
     status::{Doubt, PointResult, TrialResult, Verdict, VerdictReason},
 };
 
@@ -23,8 +23,9 @@ const GIBIBYTE: f64 = 1_073_741_824.0;
 /// Summarises the trials of one point.
 ///
 /// Of several attempts of a cycle the last one that is not `Invalid` counts. `Invalid` trials never enter a mean; each
-/// is stated among the reasons, with severity `Valid` where a later attempt took its place. Where the energy scope
-/// differs between cycles, only those of the widest scope are averaged, and `MixedEnergyScope` says so.
+/// is stated among the reasons, with severity `Valid` where a later attempt took its place. Where the domains or sources
+/// of the energy differ between cycles, only those of the widest scope, and of the most frequent sources within it, are
+/// averaged, and `MixedEnergyScope` says so.
 pub fn summarise_point(
     point: &Point,
     planned_cycles: u32,
@@ -33,17 +34,17 @@ pub fn summarise_point(
     measured_at: Option<Timestamp>,
 ) -> PointResult {
     let usable = usable_trials(trials);
-    let scope = widest_scope(&usable);
-    let (averaged, other): (Vec<&TrialResult>, Vec<&TrialResult>) =
-        usable.iter().partition(|trial| trial.energy_scope == scope);
+    let averaged = averaged_trials(trials);
+    let (scope, sources) = averaged.first().copied().map(energy).unwrap_or_default();
+    let left_out = usable.len() - averaged.len();
     let mut reasons: Vec<VerdictReason> = usable.iter().flat_map(|trial| trial.reasons.iter().cloned()).collect();
     reasons.extend(excluded(trials, &usable));
-    if !other.is_empty() {
+    if left_out > 0 {
         let message = format!(
-            "{} of {} cycles lack a domain of the scope {} and are left out of the means",
-            other.len(),
+            "{left_out} of {} cycles have energy of other domains or sources than {} ({}) and are left out of the means",
             usable.len(),
-            scope.join("+")
+            scope.join("+"),
+            sources.join("+")
         );
         reasons.push(reason(Doubt::MixedEnergyScope, message));
     }
@@ -61,7 +62,6 @@ pub fn summarise_point(
     } else {
         reasons.iter().map(|found| found.severity).max().unwrap_or_default()
     };
-    let sources: BTreeSet<&String> = averaged.iter().flat_map(|trial| &trial.energy_sources).collect();
     let least_confident = averaged.iter().filter(|trial| trial.flops_confidence.is_some());
     let least_confident = least_confident.min_by_key(|trial| trial.flops_confidence);
     PointResult {
@@ -72,8 +72,8 @@ pub fn summarise_point(
         cycles: averaged.len() as u32,
         verdict,
         reasons,
-        energy_scope: scope,
-        energy_sources: sources.into_iter().cloned().collect(),
+        energy_scope: scope.to_vec(),
+        energy_sources: sources.to_vec(),
         flops_method: least_confident.and_then(|trial| trial.flops_method),
         flops_confidence: least_confident.and_then(|trial| trial.flops_confidence),
         metrics,
@@ -82,7 +82,7 @@ pub fn summarise_point(
     }
 }
 
-/// The last attempt of each cycle that is not `Invalid`, in order of cycle: what means and comparisons are made of.
+/// The last attempt of each cycle that is not `Invalid`, in order of cycle.
 pub fn usable_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
     let mut by_cycle: BTreeMap<u32, &TrialResult> = BTreeMap::new();
     for trial in trials.iter().filter(|trial| trial.verdict != Verdict::Invalid) {
@@ -94,12 +94,26 @@ pub fn usable_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
     by_cycle.into_values().collect()
 }
 
-fn widest_scope(usable: &[&TrialResult]) -> Vec<String> {
-    let scopes = usable.iter().map(|trial| &trial.energy_scope);
-    scopes
-        .max_by(|a, b| a.len().cmp(&b.len()).then(b.cmp(a)))
-        .cloned()
-        .unwrap_or_default()
+/// The usable trials whose energy is comparable, which means and comparisons are made of: of the widest scope, by the
+/// sources that most of them have; of equally frequent ones those that are measured.
+pub(super) fn averaged_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
+    let mut groups: BTreeMap<Energy<'_>, Vec<&TrialResult>> = BTreeMap::new();
+    for trial in usable_trials(trials) {
+        groups.entry(energy(trial)).or_default().push(trial);
+    }
+    let measured = |sources: &[String]| sources.iter().all(|source| source != Source::Estimate.name());
+    let widest = groups.into_iter().max_by_key(|((scope, sources), members)| {
+        let first = std::cmp::Reverse((*scope, *sources));
+        (scope.len(), members.len(), measured(sources), first)
+    });
+    widest.map(|(_, members)| members).unwrap_or_default()
+}
+
+/// Domains in the total, and how they were read.
+type Energy<'a> = (&'a [String], &'a [String]);
+
+fn energy(trial: &TrialResult) -> Energy<'_> {
+    (&trial.energy_scope, &trial.energy_sources)
 }
 
 /// The reasons of trials that no mean contains.
@@ -170,7 +184,7 @@ fn metrics(averaged: &[&TrialResult], trials: &[TrialResult]) -> (MetricSet<Esti
     let metrics = MetricSet::from_fn(|definition| {
         let values: Vec<f64> = columns.iter().filter_map(|column| column[position]).collect();
         position += 1;
-        let found = estimate(&values);
+        let found = summary_of(definition, &values);
         if found.is_none() {
             let mut explained = averaged.iter().copied().chain(trials);
             let why = explained.find_map(|trial| trial.not_available.get(definition.key));
@@ -183,6 +197,27 @@ fn metrics(averaged: &[&TrialResult], trials: &[TrialResult]) -> (MetricSet<Esti
     });
     debug_assert_eq!(position, DEFINITIONS.len());
     (metrics, not_available)
+}
+
+/// Mean of a metric over cycles, with its spread where the cycles tell it.
+fn summary_of(definition: &MetricDefinition, values: &[f64]) -> Option<Estimate> {
+    let found = estimate(values)?;
+    if !is_of_the_load(definition) {
+        return Some(found);
+    }
+    Some(Estimate {
+        standard_deviation: None,
+        lower: None,
+        upper: None,
+        coefficient_of_variation: None,
+        ..found
+    })
+}
+
+/// Whether the metric is a ratio over all that a load has run for: cycles on one load have it in common, so they are not
+/// independent values of it and their spread is not its error.
+fn is_of_the_load(definition: &MetricDefinition) -> bool {
+    definition.name == "duty_cycle"
 }
 
 /// The class of the nodes: GPU product, memory, driver and MIG mode, or the CPU's model without a GPU
@@ -248,15 +283,20 @@ pub fn needs_another_cycle(planned_cycles: u32, rule: Option<&StopRule>, done: u
     rule.is_some_and(|rule| done < rule.maximum_cycles && !stop_rule_satisfied(rule, result))
 }
 
-/// The values of one metric over the usable cycles, for [`super::compare()`].
+/// The values of one metric over the cycles that the point's means are made of, for [`super::compare()`]; only the mean of
+/// a metric of which the cycles do not tell the spread.
 pub fn cycle_values(trials: &[TrialResult], metric: &str) -> Vec<f64> {
-    usable_trials(trials)
+    let values: Vec<f64> = averaged_trials(trials)
         .into_iter()
         .filter_map(|trial| trial.metrics.get(metric).copied())
-        .collect()
+        .collect();
+    if !values.is_empty() && definition(metric).is_some_and(is_of_the_load) {
+        return vec![mean(&values)];
+    }
+    values
 }
 
-/// Mean of one metric over the usable cycles, where there is one.
+/// Mean of one metric over the same cycles, where there is one.
 pub fn cycle_mean(trials: &[TrialResult], metric: &str) -> Option<f64> {
     let values = cycle_values(trials, metric);
     (!values.is_empty()).then(|| mean(&values))

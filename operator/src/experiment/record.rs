@@ -93,6 +93,6 @@ pub fn find_window<'a>(
 }
 
 /// Points may move within a sweep; the plan's hash, the cycle and the attempt name a trial.
-fn same_trial(left: &TrialIdentity, right: &TrialIdentity) -> bool {
+pub(super) fn same_trial(left: &TrialIdentity, right: &TrialIdentity) -> bool {
     left.plan_sha256 == right.plan_sha256 && left.cycle == right.cycle && left.attempt == right.attempt
 }

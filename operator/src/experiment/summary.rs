@@ -7,15 +7,17 @@ use lem_crds::{
     experiment::EfficiencyExperimentSpec,
     plan::{Point, TrialIdentity},
     runner::{Environment, HeldSeconds, RunnerError, WindowRecord},
-    status::{ExperimentPhase, Headline, ObjectiveStatus, PointResult, Progress, TrialResult, Verdict, VerdictCounts},
+    status::{ExperimentPhase, Headline, ObjectiveStatus, PointResult, Progress, TrialResult, VerdictCounts},
 };
 
 use super::{
     ProcessInput, TrialInput,
-    choice::{objective, pareto_front},
+    choice::{cheapest, objective, pareto_front},
     cost::Account,
-    cycle_values, evaluate_trial,
-    record::{Failure, Record, find_window},
+    cycle_values,
+    devices::ON_CPU,
+    evaluate_trial,
+    record::{Failure, Record, find_window, same_trial},
     summarise_point,
 };
 
@@ -103,7 +105,7 @@ pub fn evaluate(
 ) -> TrialResult {
     let failed: BTreeMap<u32, &RunnerError> = failures
         .iter()
-        .filter(|failure| failure.trial == *trial)
+        .filter(|failure| same_trial(&failure.trial, trial))
         .flat_map(|failure| failure.processes.iter().map(|(process, error)| (*process, error)))
         .collect();
     let nothing_held = HeldSeconds::default();
@@ -256,40 +258,51 @@ pub fn describe(processes: &[(u32, RunnerError)]) -> String {
         .join("; ")
 }
 
-/// The best point by the objective, where there is one, else by joules per token, as `kubectl get` shows it.
+/// Best points that a headline names; a table has one row for each experiment.
+const MOST_NAMED: usize = 3;
+
+/// The best point by the objective, where there is one, else by joules per token, as `kubectl get` shows it. Where
+/// points are not comparable, for other nodes or other energy, the best of each kind, one after the other.
 pub fn headline(points: &[PointResult], objective: Option<&ObjectiveStatus>) -> Option<Headline> {
-    let usable = points.iter().filter(|point| point.verdict != Verdict::Invalid);
-    let wanted = objective.and_then(|objective| {
-        let mut best = objective
-            .classes
-            .iter()
-            .filter_map(|class| Some((class, class.best.as_ref()?)));
-        let (class, best) = best.next()?;
-        points
-            .iter()
-            .find(|point| point.index == best.point && point.node_class == class.node_class)
+    let answers = objective.into_iter().flat_map(|objective| &objective.classes);
+    let wanted = answers.filter_map(|class| {
+        let best = class.best.as_ref()?;
+        let mut points = points.iter();
+        points.find(|point| point.index == best.point && point.node_class == class.node_class)
     });
-    let by_energy = usable
-        .filter_map(|point| Some((point.metrics.joules_per_token.as_ref()?.mean, point)))
-        .min_by(|left, right| left.0.total_cmp(&right.0))
-        .map(|(_, point)| point);
-    let best = wanted.or(by_energy).or(points.first())?;
-    let text = |value: Option<&lem_crds::metrics::Estimate>| {
+    let mut best: Vec<&PointResult> = wanted.collect();
+    if best.is_empty() {
+        best = cheapest(points);
+    }
+    if best.is_empty() {
+        best.extend(points.first());
+    }
+    if best.is_empty() {
+        return None;
+    }
+    let each = |text: &dyn Fn(&PointResult) -> String| {
+        let mut named: Vec<String> = best.iter().take(MOST_NAMED).map(|point| text(point)).collect();
+        if best.len() > MOST_NAMED {
+            named.push("…".to_owned());
+        }
+        named.join(" / ")
+    };
+    let figure = |value: Option<&lem_crds::metrics::Estimate>| {
         value.map_or_else(
             || "—".to_owned(),
             |estimate| crate::report::number::plain(estimate.mean),
         )
     };
-    let source = best.energy_sources.join("+");
-    let joules = text(best.metrics.joules_per_token.as_ref());
     Some(Headline {
-        joules_per_token: if source.is_empty() {
-            joules
-        } else {
-            format!("{joules} ({source})")
-        },
-        tokens_per_second: text(best.metrics.effective_throughput.as_ref()),
-        verdict: format!("{:?}", best.verdict),
+        joules_per_token: each(&|point| {
+            let joules = figure(point.metrics.joules_per_token.as_ref());
+            match point.energy_sources.join("+").as_str() {
+                "" => joules,
+                source => format!("{joules} ({source})"),
+            }
+        }),
+        tokens_per_second: each(&|point| figure(point.metrics.effective_throughput.as_ref())),
+        verdict: each(&|point| format!("{:?}", point.verdict)),
     })
 }
 
@@ -311,7 +324,7 @@ fn warnings(records: &[Record], failures: &[Failure]) -> Vec<String> {
     let idle_gpu = records
         .iter()
         .filter_map(|record| record.status.environment.as_ref())
-        .any(|environment| environment.device == "cpu" && !environment.gpus.is_empty());
+        .any(|environment| environment.device == ON_CPU && !environment.gpus.is_empty());
     if idle_gpu {
         warnings.push(
             "GPU energy was metered, but the model ran on the CPU: the GPUs' share of each token is idle energy; \

@@ -12,9 +12,9 @@
 //! | `PowerCapBelowDefault`, `ForeignProcesses`, `WarmupNotConverged`, `EstimatedEnergy` | reported so | Suspect |
 //! | `EnergyMissing` | a counter of a present domain gave no energy, or no domain has any | Suspect |
 //! | `MixedEnergyScope` | a domain is read for some processes only | Suspect |
-//! | `WindowTooShort` | below [`MINIMUM_UPDATE_PERIODS`] update periods of a counter | Suspect |
+//! | `WindowTooShort` | below [`MINIMUM_UPDATE_PERIODS`] update periods of a counter or of sampled power, or of one that is not known | Suspect |
 //! | `CounterIntegralDisagree` | above [`INTEGRAL_LIMIT`] | Suspect |
-//! | `BaselineDrifted` | above [`DRIFT_LIMIT`] | Suspect |
+//! | `BaselineDrifted` | changes of all counters above [`DRIFT_LIMIT`] of their sum | Suspect |
 //! | `NegativeAdjustedEnergy` | below zero | Suspect |
 //! | `InsufficientOverlap`, `StartSkew` | below [`OVERLAP_LIMIT`], above [`START_SKEW_LIMIT_MILLISECONDS`]; with a barrier only | Suspect |
 //! | `ClockNotSynchronised` | a node says so, and the trial spans several nodes | Suspect |
@@ -41,7 +41,7 @@ use super::{completeness::Reported, energy::TrialEnergy};
 
 /// Largest |counter − integral| / counter (METHODOLOGY §4).
 pub const INTEGRAL_LIMIT: f64 = 0.05;
-/// Fewest update periods of a counter in a window (METHODOLOGY §4).
+/// Fewest update periods of a counter, or of sampled power, in a window (METHODOLOGY §4).
 pub const MINIMUM_UPDATE_PERIODS: f64 = 50.0;
 /// Smallest overlap of the windows, over the shortest of them (METHODOLOGY §9).
 pub const OVERLAP_LIMIT: f64 = 0.5;
@@ -50,7 +50,7 @@ pub const START_SKEW_LIMIT_MILLISECONDS: f64 = 100.0;
 /// Difference of two clocks above which the barrier cannot have worked, whatever they say themselves. Each is compared
 /// with the API server's, whose dates are whole seconds.
 pub const CLOCK_DIFFERENCE_LIMIT_SECONDS: f64 = 2.0;
-/// Largest relative change of idle power between before and after (METHODOLOGY §9).
+/// Largest change of idle power between before and after, of all counters together, over its sum (METHODOLOGY §9).
 pub const DRIFT_LIMIT: f64 = 0.1;
 /// Largest share of a window that a device may be throttled; a power-capped device touches its limit now and then.
 pub const THROTTLED_SHARE_LIMIT: f64 = 0.01;

@@ -1,8 +1,15 @@
 //! Which point to take, and what finding it has cost, in words. Pure.
 
+use std::collections::BTreeSet;
+
 use lem_crds::status::{FrontPoint, Spent};
 
-use super::{Report, facts::printable, fleet::Section, number};
+use super::{
+    Report,
+    facts::{energy_source, printable},
+    fleet::Section,
+    number,
+};
 
 /// The answer to the objective, the Pareto front of a sweep, and the cost; sections without lines where there is none.
 pub(super) fn sections(report: &Report<'_>) -> Vec<Section> {
@@ -38,7 +45,7 @@ pub(super) fn sections(report: &Report<'_>) -> Vec<Section> {
         },
         Section {
             title: "Pareto front of tokens/s against J/token",
-            lines: status.pareto_front.iter().map(|point| front(report, point)).collect(),
+            lines: front(report),
         },
         Section {
             title: "Spent",
@@ -47,15 +54,34 @@ pub(super) fn sections(report: &Report<'_>) -> Vec<Section> {
     ]
 }
 
-fn front(report: &Report<'_>, of_front: &FrontPoint) -> String {
-    let label = report.point(of_front.point);
-    let label = label.map_or_else(String::new, |point| printable(&lem_crds::plan::label(&point.values)));
-    format!(
-        "point {} ({label}): {} tokens/s, {} J/token",
-        of_front.point,
-        number::plain(of_front.tokens_per_second),
-        number::plain(of_front.joules_per_token)
-    )
+/// The points of the front; where there is one for each class of nodes or kind of energy, each with its own.
+fn front(report: &Report<'_>) -> Vec<String> {
+    let found = |of_front: &FrontPoint| {
+        let mut points = report.status.points.iter();
+        points.find(|point| point.index == of_front.point && point.node_class == of_front.node_class)
+    };
+    let kind = |of_front: &FrontPoint| {
+        let energy = found(of_front).map(|point| energy_source(&point.energy_scope, &point.energy_sources));
+        let class = printable(&of_front.node_class);
+        energy.map_or_else(|| class.clone(), |energy| format!("{class}, {energy}"))
+    };
+    let kinds: BTreeSet<String> = report.status.pareto_front.iter().map(kind).collect();
+    let line = |of_front: &FrontPoint| {
+        let values = found(of_front).or_else(|| report.point(of_front.point));
+        let label = values.map_or_else(String::new, |point| printable(&lem_crds::plan::label(&point.values)));
+        let kind = if kinds.len() > 1 {
+            format!(" on {}", kind(of_front))
+        } else {
+            String::new()
+        };
+        format!(
+            "point {} ({label}){kind}: {} tokens/s, {} J/token",
+            of_front.point,
+            number::plain(of_front.tokens_per_second),
+            number::plain(of_front.joules_per_token)
+        )
+    };
+    report.status.pareto_front.iter().map(line).collect()
 }
 
 fn spent(spent: &Spent) -> String {
@@ -68,4 +94,26 @@ fn spent(spent: &Spent) -> String {
         number::plain(spent.process_seconds.round()),
         number::plain(spent.gpu_seconds.round())
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{experiment::pareto_front, report::fixture::Fixture};
+
+    #[test]
+    fn points_of_fronts_that_are_not_comparable_are_told_apart() {
+        let mut fixture = Fixture::new();
+        for point in &mut fixture.status.points {
+            point.verdict = lem_crds::status::Verdict::Suspect;
+        }
+        fixture.status.pareto_front = pareto_front(&fixture.status.points);
+        let lines = front(&fixture.report());
+        let of = |source: &str| lines.iter().filter(|line| line.contains(source)).count();
+        assert!(of("cpu: rapl") > 0 && of("cpu: estimate") > 0, "{lines:?}");
+        assert_eq!(of("cpu: rapl") + of("cpu: estimate"), lines.len());
+        fixture.status.points.truncate(2);
+        fixture.status.pareto_front = pareto_front(&fixture.status.points);
+        assert!(front(&fixture.report()).iter().all(|line| !line.contains("rapl")));
+    }
 }

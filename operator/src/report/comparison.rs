@@ -10,7 +10,7 @@ use super::{ReportError, facts, markdown::escaped, number, terminal::styled_tabl
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ComparisonRow {
-    /// Name of the metric, or of metric and point.
+    /// Name of the metric, or of metric and point, or of a point that only one of the results has.
     pub metric: String,
     /// Its unit.
     pub unit: String,

@@ -45,7 +45,10 @@ fn harmless(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::fixture::Fixture;
+    use crate::{
+        experiment::{plan, tests::fixtures::spec},
+        report::fixture::Fixture,
+    };
 
     fn parsed(text: &str) -> (::csv::StringRecord, Vec<::csv::StringRecord>) {
         let mut reader = ::csv::Reader::from_reader(text.as_bytes());
@@ -89,6 +92,28 @@ mod tests {
             .position(|name| name == "value.workload.batchSize")
             .unwrap();
         assert_eq!(&rows[0][column], "1");
+    }
+
+    #[test]
+    fn a_trial_whose_point_is_not_in_the_status_has_its_values_and_its_plan_from_the_plan() {
+        let spec = spec(&serde_json::json!({
+            "sweep": [{"field": "workload.maxOutputTokens", "values": [16, 32, 48, 64]}],
+        }));
+        let points = plan(&spec).unwrap();
+        let mut fixture = Fixture::new();
+        fixture.status.points.clear();
+        let report = Report {
+            points: &points,
+            ..fixture.report()
+        };
+        let (header, rows) = parsed(&csv(&report).unwrap());
+        let column = |name: &str| header.iter().position(|known| known == name).unwrap();
+        let (value, hash) = (column("value.workload.maxOutputTokens"), column("plan_sha256"));
+        for (trial, row) in report.trials.iter().zip(&rows) {
+            let point = &points[trial.point as usize];
+            assert_eq!(&row[value], point.values["workload.maxOutputTokens"]);
+            assert_eq!(&row[hash], point.plan_sha256);
+        }
     }
 
     #[test]

@@ -382,6 +382,7 @@ impl Fixture {
         Report {
             experiment_name: "batch-size-sweep",
             model: "SmolLM2-135M",
+            points: &[],
             status: &self.status,
             trials: &self.trials,
             records: &[],

@@ -3,6 +3,7 @@
 use lem_crds::status::{PointResult, Verdict};
 
 use super::{Report, facts, number};
+use crate::experiment::cheapest;
 
 /// The worst verdict of all points; `Invalid` without a point.
 pub(super) fn verdict(report: &Report<'_>) -> Verdict {
@@ -31,43 +32,51 @@ pub(super) fn verdict_counts(report: &Report<'_>) -> String {
     }
 }
 
-/// The point that costs least per token, of those that may be used.
-fn best<'a>(report: &Report<'a>) -> Option<&'a PointResult> {
-    report
-        .status
-        .points
-        .iter()
-        .filter(|point| point.verdict != Verdict::Invalid)
-        .filter_map(|point| Some((point, point.metrics.joules_per_token.as_ref()?.mean)))
-        .min_by(|(_, left), (_, right)| left.total_cmp(right))
-        .map(|(point, _)| point)
-}
+/// Best points that the headline names; all of them are in the table.
+const MOST_NAMED: usize = 5;
 
-/// Whether all points that may be used have their energy from the same domains and sources.
-fn one_source(report: &Report<'_>) -> bool {
-    let usable = report
-        .status
-        .points
-        .iter()
-        .filter(|point| point.verdict != Verdict::Invalid);
-    let sources: Vec<_> = usable
-        .map(|point| (&point.energy_scope, &point.energy_sources))
-        .collect();
-    sources.windows(2).all(|pair| pair[0] == pair[1])
-}
-
-/// What a token costs, on what, and how sure that is.
+/// What a token costs, on what, and how sure that is. Where points are not comparable, for other nodes or other energy,
+/// there is no best of all, and the best of each kind is named.
 pub(super) fn sentence(report: &Report<'_>) -> String {
     let model = facts::printable(report.model);
-    let Some(point) = best(report) else {
+    let best = cheapest(&report.status.points);
+    if best.is_empty() {
         return format!("What a token of {model} costs was not measured: no usable point has an energy per token.");
-    };
+    }
+    if let [point] = best[..] {
+        return format!(
+            "A token of {model} costs {}. Verdict of this point: {}.",
+            cost(report, point),
+            facts::name(&point.verdict)
+        );
+    }
+    let named = best.iter().take(MOST_NAMED);
+    let mut kinds: Vec<String> = named
+        .map(|point| format!("{}, {}", cost(report, point), facts::name(&point.verdict)))
+        .collect();
+    if best.len() > MOST_NAMED {
+        kinds.push(format!("and {} more in the table", best.len() - MOST_NAMED));
+    }
+    format!(
+        "There is no single best point: energy of other nodes, domains or sources is not compared. A token of {model} \
+         costs {}.",
+        kinds.join("; ")
+    )
+}
+
+/// The cost of a token at a point, in words that follow "costs".
+fn cost(report: &Report<'_>, point: &PointResult) -> String {
     let Some(energy) = &point.metrics.joules_per_token else {
-        return String::new();
+        return number::NOTHING.to_owned();
+    };
+    let (one, unit) = if report.status.fleet.is_some() {
+        ("one node", "nodes")
+    } else {
+        ("one cycle", "cycles")
     };
     let certainty = match energy.count {
-        0 | 1 => "one cycle, so without an interval".to_owned(),
-        count => format!("95 % interval of {count} cycles"),
+        0 | 1 => format!("{one}, so without an interval"),
+        count => format!("95 % interval of {count} {unit}"),
     };
     let best = if report.status.points.len() > 1 {
         format!(" at best, with {}", facts::whole_label(point))
@@ -80,17 +89,11 @@ pub(super) fn sentence(report: &Report<'_>) -> String {
         .as_ref()
         .map(|throughput| format!(", at {} tokens/s", number::estimate(throughput, "tok/s")))
         .unwrap_or_default();
-    let caveat = if one_source(report) {
-        ""
-    } else {
-        " The energy of the points comes from different counters, so the least figure need not be the least cost."
-    };
     format!(
-        "A token of {model} costs {} J ({certainty}; {}){best}, on {}{throughput}. Verdict of this point: {}.{caveat}",
+        "{} J ({certainty}; {}){best}, on {}{throughput}",
         number::estimate(energy, "J/tok"),
         facts::energy_source(&point.energy_scope, &point.energy_sources),
         facts::printable(&point.node_class),
-        facts::name(&point.verdict),
     )
 }
 
@@ -120,11 +123,22 @@ mod tests {
     }
 
     #[test]
-    fn the_headline_warns_where_points_were_metered_differently() {
+    fn points_that_were_metered_differently_have_no_common_best_and_the_best_of_each_kind_is_named() {
         let mut fixture = Fixture::new();
-        assert!(sentence(&fixture.report()).contains("different counters"));
+        let text = sentence(&fixture.report());
+        assert!(text.starts_with("There is no single best point"), "{text}");
+        for best in [
+            "cpu: rapl) at best, with model.dtype=f32, workload.batchSize=4,",
+            "cpu: estimate) at best",
+        ] {
+            assert!(text.contains(best), "{text}");
+        }
         fixture.status.points.truncate(2);
-        assert!(!sentence(&fixture.report()).contains("different counters"));
+        let text = sentence(&fixture.report());
+        assert!(text.starts_with("A token of SmolLM2-135M costs 0.5162"), "{text}");
+        "another CPU".clone_into(&mut fixture.status.points[0].node_class);
+        let text = sentence(&fixture.report());
+        assert!(text.contains("on another CPU") && text.contains("0.5162"), "{text}");
     }
 
     #[test]

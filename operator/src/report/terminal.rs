@@ -213,6 +213,7 @@ mod tests {
         let report = Report {
             experiment_name: "empty",
             model: "none",
+            points: &[],
             status: &status,
             trials: &[],
             records: &[],

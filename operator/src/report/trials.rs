@@ -1,6 +1,6 @@
 //! The table of trials: one row each, for spreadsheets and data frames. Its columns, whatever they are written as. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lem_crds::metrics::DEFINITIONS;
 
@@ -30,13 +30,22 @@ pub(super) enum Cells {
 /// Identity, the node where each is measured by itself, swept values, verdict, scope, every metric, and the reasons of
 /// those that are null in `not_available`.
 pub(super) fn columns(report: &Report<'_>) -> Vec<TrialColumn> {
-    let fields: BTreeSet<&str> = report
-        .status
+    // A status may have no room for a point, the plan has: it tells what a trial has measured.
+    let planned = report
         .points
         .iter()
-        .flat_map(|point| point.values.keys().map(String::as_str))
+        .map(|point| (point.index, &point.values, &point.plan_sha256));
+    let listed = report.status.points.iter();
+    let listed = listed.map(|point| (point.index, &point.values, &point.plan_sha256));
+    let known: BTreeMap<u32, _> = listed
+        .chain(planned)
+        .map(|(index, values, plan)| (index, (values, plan)))
         .collect();
-    let point = |trial: &MeasuredTrial| report.point(trial.point);
+    let fields: BTreeSet<&str> = known
+        .values()
+        .flat_map(|(values, _)| values.keys().map(String::as_str))
+        .collect();
+    let point = |trial: &MeasuredTrial| known.get(&trial.point);
     let text = |name: &str, value: &dyn Fn(&MeasuredTrial) -> Option<String>| TrialColumn {
         name: name.to_owned(),
         cells: Cells::Text(report.trials.iter().map(value).collect()),
@@ -57,16 +66,16 @@ pub(super) fn columns(report: &Report<'_>) -> Vec<TrialColumn> {
         integer("point", &|trial| trial.point),
     ];
     columns.extend(fields.iter().map(|field| {
-        let value = |trial: &MeasuredTrial| point(trial)?.values.get(*field).cloned();
+        let value = |trial: &MeasuredTrial| point(trial)?.0.get(*field).cloned();
         text(&format!("value.{field}"), &value)
     }));
     columns.extend([
         text("node", &|trial| Some(trial.node.as_ref()?.name.clone())),
         text("node_class", &|trial| match &trial.node {
             Some(node) => Some(node.class.clone()),
-            None => Some(point(trial)?.node_class.clone()),
+            None => Some(report.point(trial.point)?.node_class.clone()),
         }),
-        text("plan_sha256", &|trial| Some(point(trial)?.plan_sha256.clone())),
+        text("plan_sha256", &|trial| Some(point(trial)?.1.clone())),
         integer("cycle", &|trial| trial.result.cycle),
         integer("attempt", &|trial| trial.result.attempt),
         text("verdict", &|trial| Some(facts::name(&trial.result.verdict))),

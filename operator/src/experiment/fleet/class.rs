@@ -56,7 +56,22 @@ pub fn classes(spec: &EfficiencyExperimentSpec, nodes: &[&NodeResult], most: Mos
     results.collect()
 }
 
-type Member<'a> = (&'a str, &'a NodePoint);
+/// Means of a metric, one for each node that a point of a class is made of.
+pub fn class_means(nodes: &[&NodeResult], class: &PointResult, metric: &str) -> Vec<f64> {
+    let points = nodes.iter().flat_map(|node| &node.points).map(|point| &point.result);
+    let compared = points.filter(|point| {
+        let usable = point.verdict != Verdict::Invalid;
+        let same_class = point.index == class.index && point.node_class == class.node_class;
+        let same_energy = point.energy_scope == class.energy_scope && point.energy_sources == class.energy_sources;
+        usable && same_class && same_energy
+    });
+    compared
+        .filter_map(|point| Some(point.metrics.get(metric)?.mean))
+        .collect()
+}
+
+/// A node with what it came to at the point.
+pub(super) type Member<'a> = (&'a str, &'a NodePoint);
 
 fn class(spec: &EfficiencyExperimentSpec, members: &[Member<'_>], most: Most) -> ClassResult {
     let usable = members
@@ -120,7 +135,7 @@ fn class(spec: &EfficiencyExperimentSpec, members: &[Member<'_>], most: Most) ->
 
 /// The nodes whose energy is that of most of the class, and how many others there are: totals of other domains or from
 /// other sources are not comparable (METHODOLOGY §11).
-fn same_energy(members: Vec<Member<'_>>) -> (Vec<Member<'_>>, u32) {
+pub(super) fn same_energy(members: Vec<Member<'_>>) -> (Vec<Member<'_>>, u32) {
     let mut counts: BTreeMap<(&[String], &[String]), usize> = BTreeMap::new();
     for (_, point) in &members {
         *counts.entry(energy(point)).or_default() += 1;

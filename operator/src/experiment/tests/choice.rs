@@ -10,7 +10,7 @@ use lem_crds::{
 use proptest::prelude::*;
 use serde_json::json;
 
-use crate::experiment::{objective, pareto_front};
+use crate::experiment::{cheapest, objective, pareto_front, summary::headline};
 
 fn estimate(mean: f64, half_width: Option<f64>) -> Estimate {
     Estimate {
@@ -151,6 +151,60 @@ fn invalid_points_and_points_of_other_energy_sources_are_left_out() {
     let found = answer(&json!({"minimise": "joulesPerToken"}), &points, 0.01);
     assert_eq!((found.compared, found.left_out), (2, 2));
     assert_eq!(found.best.unwrap().point, 2);
+    assert!(
+        found
+            .message
+            .ends_with("not ranked for energy of other domains or sources: 1 point"),
+        "{}",
+        found.message
+    );
+}
+
+/// Two points each of one class and source, of another source, and of another class; later ones use less energy.
+fn kinds() -> Vec<PointResult> {
+    let mut points: Vec<PointResult> = (0..6)
+        .map(|index| point(index, f64::from(index + 1), f64::from(9 - index), (1.0, None)))
+        .collect();
+    for point in &mut points[2..4] {
+        point.energy_sources = vec!["estimate".to_owned()];
+    }
+    for point in &mut points[4..] {
+        point.node_class = "another cpu".to_owned();
+    }
+    points
+}
+
+#[test]
+fn the_headline_does_not_rank_points_of_other_nodes_or_other_energy_but_names_the_best_of_each() {
+    let points = kinds();
+    let best: Vec<u32> = cheapest(&points).iter().map(|point| point.index).collect();
+    assert_eq!(best, [1, 3, 5]);
+    let found = headline(&points, None).unwrap();
+    assert_eq!(found.joules_per_token, "8 (rapl) / 6 (estimate) / 4 (rapl)");
+    assert_eq!(
+        (found.tokens_per_second.as_str(), found.verdict.as_str()),
+        ("2 / 4 / 6", "Valid / Valid / Valid")
+    );
+    assert_eq!(headline(&points[..2], None).unwrap().joules_per_token, "8 (rapl)");
+    let wanted = asked(&json!({"minimise": "joulesPerToken"}));
+    let answer = objective(&wanted, &points, &cycles(0.01));
+    let found = headline(&points, Some(&answer)).unwrap();
+    assert_eq!(
+        found.joules_per_token, "4 (rapl) / 8 (rapl)",
+        "the classes in order of name"
+    );
+}
+
+#[test]
+fn each_kind_of_nodes_and_energy_has_a_front_of_its_own() {
+    let mut points = kinds();
+    // The slower one of each kind is now the cheaper one, so that both are on the front.
+    for (index, point) in (0_u32..).zip(&mut points) {
+        point.metrics.joules_per_token = Some(estimate(f64::from(index + 1), None));
+    }
+    let mut found: Vec<u32> = pareto_front(&points).iter().map(|one| one.point).collect();
+    found.sort_unstable();
+    assert_eq!(found, [0, 1, 2, 3, 4, 5]);
 }
 
 #[test]

@@ -3,13 +3,14 @@
 use lem_crds::{
     RunnerStatus,
     experiment::StopRule,
+    runner::Source,
     status::{Doubt, PointResult, TrialResult, Verdict},
 };
 use proptest::prelude::*;
 
 use super::fixtures::{Process, near, trial};
 use crate::experiment::{
-    Comparison, FleetMember, Outcome, Record, Refusal, Side, compare, fleet_members, fleet_outliers,
+    Comparison, FleetMember, Outcome, Record, Refusal, Side, compare, cycle_values, fleet_members, fleet_outliers,
     needs_another_cycle, stop_rule_satisfied, summarise_point,
 };
 
@@ -102,6 +103,75 @@ fn cycles_of_another_energy_scope_are_not_averaged_with_the_rest() {
             .iter()
             .any(|reason| reason.doubt == Doubt::MixedEnergyScope)
     );
+}
+
+/// A trial of `cycle` whose GPU used so many joules, as the integral of its power.
+fn integrated(number: u32, gpu_joules: f64) -> TrialResult {
+    TrialResult {
+        energy_sources: vec![Source::NvmlPowerIntegral.name().to_owned()],
+        ..cycle(number, 0, gpu_joules)
+    }
+}
+
+#[test]
+fn cycles_by_counter_are_not_averaged_with_cycles_by_the_integral_of_power() {
+    let trials = [cycle(0, 0, 3000.0), integrated(1, 9000.0), cycle(2, 0, 3000.0)];
+    let result = summary(3, &trials);
+    assert_eq!(
+        (result.cycles, result.energy_sources.join("+").as_str()),
+        (2, "nvml_counter")
+    );
+    near(result.metrics.total_energy_j.map(|found| found.mean), 3000.0);
+    assert_eq!(result.verdict, Verdict::Suspect);
+    let mixed = result
+        .reasons
+        .iter()
+        .find(|reason| reason.doubt == Doubt::MixedEnergyScope);
+    assert_eq!(
+        mixed.unwrap().message,
+        "1 of 3 cycles have energy of other domains or sources than gpu (nvml_counter) and are left out of the means"
+    );
+    let most = summary(3, &[cycle(0, 0, 3000.0), integrated(1, 9000.0), integrated(2, 9000.0)]);
+    assert_eq!(most.energy_sources, ["nvml_power_integral"]);
+}
+
+#[test]
+fn of_equally_many_measured_and_estimated_cycles_the_measured_ones_count() {
+    let estimated = TrialResult {
+        energy_sources: vec![Source::Estimate.name().to_owned()],
+        ..cycle(0, 0, 9000.0)
+    };
+    let result = summary(2, &[estimated, cycle(1, 0, 3000.0)]);
+    assert_eq!(result.energy_sources, ["nvml_counter"]);
+}
+
+#[test]
+fn the_values_of_a_comparison_are_those_of_the_cycles_in_the_mean() {
+    let mut both = trial(&[(0.0, 10.0)]);
+    both.identity.cycle = 2;
+    both.processes[0].window().trial = both.identity.clone();
+    let trials = [cycle(0, 0, 3000.0), cycle(1, 0, 3000.0), both.evaluate()];
+    assert_eq!(cycle_values(&trials, "total_energy_j"), [4000.0]);
+    let by_source = [cycle(0, 0, 3000.0), integrated(1, 9000.0), cycle(2, 0, 3300.0)];
+    assert_eq!(cycle_values(&by_source, "totalEnergyJ"), [3000.0, 3300.0]);
+}
+
+#[test]
+fn the_duty_cycle_of_a_load_has_no_interval_from_the_cycles_that_share_it() {
+    let trials = [cycle(0, 0, 3000.0), cycle(1, 0, 3300.0), cycle(2, 0, 3600.0)];
+    let duty = summary(3, &trials).metrics.duty_cycle.unwrap();
+    near(Some(duty.mean), 0.5);
+    assert_eq!(
+        (duty.count, duty.standard_deviation, duty.lower, duty.upper),
+        (3, None, None, None)
+    );
+    for name in ["duty_cycle", "dutyCycle"] {
+        assert_eq!(
+            cycle_values(&trials, name),
+            [0.5],
+            "one value, which no comparison takes"
+        );
+    }
 }
 
 fn rule(percent: &str) -> StopRule {
@@ -269,6 +339,35 @@ fn each_node_is_judged_by_its_own_processes_and_counters() {
     assert_eq!((found[0].0, found[1].0), ("node-a", "node-b"));
     near(Some(found[0].1), 7_000.0 / 300.0);
     near(Some(found[1].1), 4_000.0 / 150.0);
+}
+
+#[test]
+fn nodes_without_a_usable_cycle_or_with_energy_of_other_counters_are_no_members_of_their_class() {
+    let mut trial = trial(&[(0.0, 10.0); 5]);
+    for (process, node) in trial.processes.iter_mut().zip(["a", "b", "c", "estimated", "failed"]) {
+        node.clone_into(&mut process.environment.node);
+        let window = process.window();
+        node.clone_into(&mut window.node);
+        for reading in &mut window.energy {
+            node.clone_into(&mut reading.counter.node);
+        }
+    }
+    trial.processes[3].window().energy[1].source = Source::Estimate;
+    // Every request failed: there are figures, and they are not to be used.
+    let failed = trial.processes[4].window();
+    (failed.requests_completed, failed.requests_failed) = (0, 4);
+    let records: Vec<Record> = trial.processes.iter().map(record).collect();
+    let members = fleet_members(&trial.spec, &trial.point, &records);
+    let nodes: Vec<&str> = members.iter().map(|member| member.node.as_str()).collect();
+    assert_eq!(nodes, ["a", "b", "c"]);
+}
+
+#[test]
+fn a_window_from_before_the_sweep_changed_is_that_of_its_plan_wherever_the_point_stands_now() {
+    let mut trial = trial(&[(0.0, 10.0)]);
+    trial.identity.point = 3;
+    assert_eq!(trial.reasons(Doubt::MissingProcess), []);
+    near(trial.evaluate().metrics.total_energy_j, 4000.0);
 }
 
 fn record(process: &Process) -> Record {

@@ -94,6 +94,42 @@ fn a_window_below_fifty_update_periods_is_suspect() {
 }
 
 #[test]
+fn a_window_of_which_no_update_period_shows_that_it_is_long_enough_is_suspect() {
+    let unknown = |source| {
+        move |trial: &mut Trial| {
+            let reading = &mut trial.processes[0].window().energy[1];
+            (reading.source, reading.update_period_seconds) = (source, None);
+        }
+    };
+    for source in [Source::NvmlCounter, Source::NvmlPowerIntegral, Source::Rapl] {
+        // An estimate has no updates to count.
+        limit(
+            Doubt::WindowTooShort,
+            Verdict::Suspect,
+            unknown(source),
+            unknown(Source::Estimate),
+        );
+    }
+}
+
+#[test]
+fn a_window_below_fifty_periods_of_integrated_power_is_suspect_and_the_reason_names_the_power() {
+    let period = |seconds| {
+        move |trial: &mut Trial| {
+            let reading = &mut trial.processes[0].window().energy[0];
+            (reading.source, reading.update_period_seconds) = (Source::NvmlPowerIntegral, Some(seconds));
+        }
+    };
+    limit(Doubt::WindowTooShort, Verdict::Suspect, period(1.0), period(0.2));
+    let mut averaged = trial(&[(0.0, 10.0)]);
+    period(1.0)(&mut averaged);
+    assert_eq!(
+        averaged.reasons(Doubt::WindowTooShort)[0].message,
+        "process 0: window of 10.000 s is below 50 update periods of 1.0000 s of the sampled power of GPU-0"
+    );
+}
+
+#[test]
 fn counter_and_integral_five_percent_apart_are_suspect() {
     let integral =
         |joules| move |trial: &mut Trial| trial.processes[0].window().energy[0].integral_joules = Some(joules);
@@ -112,21 +148,68 @@ fn counter_and_integral_five_percent_apart_are_suspect() {
 }
 
 #[test]
-fn idle_power_that_drifts_by_a_tenth_is_suspect() {
-    // 70 W before; 77 W is exactly a tenth more.
-    let after = |watts| {
+fn a_counter_that_stood_still_while_its_board_drew_power_is_suspect() {
+    let counted = |joules| {
         move |trial: &mut Trial| {
-            let counters = [
-                (counter(Domain::Gpu, "node-a", &gpu(0)), watts - 20.0),
-                (counter(Domain::Cpu, "node-a", "package-0"), 20.0),
-            ];
-            trial.processes[0]
-                .baselines
-                .push(baseline(IdleState::ModelResidentAfter, &counters));
+            let reading = &mut trial.processes[0].window().energy[0];
+            (reading.joules, reading.integral_joules) = (Some(joules), Some(3000.0));
         }
     };
-    limit(Doubt::BaselineDrifted, Verdict::Suspect, after(77.1), after(76.9));
-    limit(Doubt::BaselineDrifted, Verdict::Suspect, after(62.9), after(63.1));
+    limit(
+        Doubt::CounterIntegralDisagree,
+        Verdict::Suspect,
+        counted(0.0),
+        counted(3000.0),
+    );
+    let mut frozen = trial(&[(0.0, 10.0)]);
+    counted(0.0)(&mut frozen);
+    assert_eq!(
+        frozen.reasons(Doubt::CounterIntegralDisagree)[0].message,
+        "process 0: counter and power integral of GPU-0 differ: 0 J and 3000.0 J"
+    );
+    assert_eq!(
+        frozen.evaluate().not_available.get("counterIntegralDisagreement"),
+        Some(&Unavailable::DivisionByZero)
+    );
+}
+
+/// The idle power of GPU and package after the trial; before, they draw 50 W and 20 W.
+fn idle_after(gpu_watts: f64, package_watts: f64) -> impl Fn(&mut Trial) {
+    move |trial: &mut Trial| {
+        let counters = [
+            (counter(Domain::Gpu, "node-a", &gpu(0)), gpu_watts),
+            (counter(Domain::Cpu, "node-a", "package-0"), package_watts),
+        ];
+        trial.processes[0]
+            .baselines
+            .push(baseline(IdleState::ModelResidentAfter, &counters));
+    }
+}
+
+#[test]
+fn idle_power_that_drifts_by_a_tenth_is_suspect() {
+    for (beyond, below) in [(57.1, 56.9), (42.9, 43.1)] {
+        limit(
+            Doubt::BaselineDrifted,
+            Verdict::Suspect,
+            idle_after(beyond, 20.0),
+            idle_after(below, 20.0),
+        );
+    }
+}
+
+#[test]
+fn idle_power_that_one_counter_loses_and_another_gains_is_suspect() {
+    let mut trial = trial(&[(0.0, 10.0)]);
+    idle_after(44.0, 25.0)(&mut trial);
+    let messages: Vec<String> = trial
+        .reasons(Doubt::BaselineDrifted)
+        .into_iter()
+        .map(|reason| reason.message)
+        .collect();
+    let wanted = "idle power changed by 11.00 W from 70.00 W, by more than 10 %: that of GPU-0 on node node-a went from \
+                  50.00 W to 44.00 W";
+    assert_eq!(messages, [wanted]);
 }
 
 #[test]

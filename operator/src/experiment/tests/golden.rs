@@ -224,6 +224,25 @@ fn a_domain_that_one_node_lacks_is_not_summed_over_the_other_nodes() {
 }
 
 #[test]
+fn work_of_the_cpu_is_no_figure_of_a_gpu_that_stood_by() {
+    let mut trial = trial(&[(0.0, 10.0)]);
+    trial.processes[0].environment.device = "cpu".to_owned();
+    let result = trial.evaluate();
+    for (field, reason) in [
+        ("mfu", Unavailable::PeakUnknown),
+        ("mbu", Unavailable::PeakUnknown),
+        ("smUtilisationMean", Unavailable::NoDevice),
+        ("memoryBandwidthUtilisation", Unavailable::NoDevice),
+        ("tokensPerGbVram", Unavailable::NoDevice),
+        ("modelMemoryUtilisation", Unavailable::NoDevice),
+        ("kvCacheMemoryRatio", Unavailable::NoDevice),
+    ] {
+        assert_eq!(result.not_available.get(field), Some(&reason), "{field}");
+    }
+    near(result.metrics.gpu_energy_j, 3000.0); // measured, and in the total
+}
+
+#[test]
 fn without_streaming_no_token_latency_is_made_up() {
     let mut trial = trial(&[(0.0, 10.0)]);
     trial.processes[0].window().streaming = false;

@@ -2,7 +2,7 @@
 
 use lem_crds::{
     metrics::Unavailable,
-    runner::{EnergyReading, IdleState, Source},
+    runner::{CounterIdentity, EnergyReading, IdleState, Source},
     status::{Doubt, VerdictReason},
 };
 
@@ -69,7 +69,8 @@ pub(super) fn energy_doubts(evidence: &Evidence<'_>) -> Vec<VerdictReason> {
     found
 }
 
-/// Largest |counter − integral| / counter over the GPUs (METHODOLOGY §4); `gpu` gives the reason where none is read.
+/// Largest |counter − integral| / counter over the GPUs (METHODOLOGY §4), infinite where a counter stood still while its
+/// board drew power; `gpu` gives the reason where none is read.
 pub(in crate::experiment) fn integral_disagreement(reported: &[Reported<'_>], gpu: Value) -> Value {
     let largest = reported
         .iter()
@@ -84,7 +85,13 @@ fn disagreement(reading: &EnergyReading) -> Option<f64> {
         return None;
     }
     let (counter, integral) = (reading.joules?, reading.integral_joules?);
-    (counter > 0.0).then(|| (counter - integral).abs() / counter)
+    Some(relative_difference(counter, integral))
+}
+
+/// |other − base| / |base|; infinite where only the base is zero, so that no limit lets it pass.
+fn relative_difference(base: f64, other: f64) -> f64 {
+    let difference = (other - base).abs();
+    if difference > 0.0 { difference / base.abs() } else { 0.0 }
 }
 
 /// Doubts about each reading: too short a window, counter against integral.
@@ -92,50 +99,78 @@ pub(super) fn counter_doubts(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
     let mut found = Vec::new();
     for process in reported {
         for reading in &process.window.energy {
-            let id = &reading.counter.id;
-            if let Some(period) = reading.update_period_seconds
-                && reading.joules.is_some()
-                && reading.duration_seconds < MINIMUM_UPDATE_PERIODS * period
-            {
-                let message = format!(
-                    "process {}: window of {:.3} s is below {MINIMUM_UPDATE_PERIODS} update periods of {period:.4} s of counter {id}",
-                    process.index, reading.duration_seconds
-                );
-                found.push(reason(Doubt::WindowTooShort, message));
-            }
-            if let Some(share) = disagreement(reading).filter(|share| *share > INTEGRAL_LIMIT) {
-                let message = format!(
-                    "process {}: counter and power integral of {id} differ by {:.1} %, above {:.0} %",
-                    process.index,
-                    share * 100.0,
-                    INTEGRAL_LIMIT * 100.0
-                );
-                found.push(reason(Doubt::CounterIntegralDisagree, message));
-            }
+            let doubts = [
+                (Doubt::WindowTooShort, too_short(reading)),
+                (Doubt::CounterIntegralDisagree, disagrees(reading)),
+            ];
+            found.extend(doubts.into_iter().filter_map(|(doubt, words)| {
+                let message = format!("process {}: {}", process.index, words?);
+                Some(reason(doubt, message))
+            }));
         }
     }
     found
 }
 
-/// Idle power with the model resident, before against after, over the counters that have both.
+/// Why the window may be too short for the reading, in words. A period that is not known shows no window to be long
+/// enough; an estimate has none.
+fn too_short(reading: &EnergyReading) -> Option<String> {
+    reading.joules?;
+    let read = match reading.source {
+        Source::NvmlCounter | Source::Rapl => "counter",
+        Source::NvmlPowerIntegral => "the sampled power of",
+        Source::Estimate => return None,
+    };
+    let (window, id) = (reading.duration_seconds, &reading.counter.id);
+    match reading.update_period_seconds {
+        Some(period) => (window < MINIMUM_UPDATE_PERIODS * period).then(|| {
+            format!(
+                "window of {window:.3} s is below {MINIMUM_UPDATE_PERIODS} update periods of {period:.4} s of {read} {id}"
+            )
+        }),
+        None => Some(format!(
+            "the update period of {read} {id} is not known, so that the window of {window:.3} s may be below \
+             {MINIMUM_UPDATE_PERIODS} of them"
+        )),
+    }
+}
+
+/// How far counter and integral are apart, in words, if that is too far.
+fn disagrees(reading: &EnergyReading) -> Option<String> {
+    let share = disagreement(reading).filter(|share| *share > INTEGRAL_LIMIT)?;
+    let apart = if share.is_finite() {
+        format!(
+            "differ by {:.1} %, above {:.0} %",
+            share * 100.0,
+            INTEGRAL_LIMIT * 100.0
+        )
+    } else {
+        format!("differ: 0 J and {:.1} J", reading.integral_joules?)
+    };
+    Some(format!("counter and power integral of {} {apart}", reading.counter.id))
+}
+
+/// Idle power with the model resident, before against after, over the counters that have both: what one of them loses is
+/// not made up for by what another one gains, and a small one that trembles is no drift of the whole.
 pub(super) fn drift(reported: &[Reported<'_>]) -> Option<VerdictReason> {
     let before = idle_powers(reported, IdleState::ModelResident);
     let after = idle_powers(reported, IdleState::ModelResidentAfter);
     let both = before
         .iter()
-        .filter_map(|(identity, power)| Some((power.ok()?, after.get(identity)?.ok()?)));
-    let (before, after) = both.fold((0.0, 0.0), |sums, powers| (sums.0 + powers.0, sums.1 + powers.1));
-    let drift = if before > 0.0 {
-        (after - before).abs() / before
-    } else {
-        0.0
-    };
-    (drift > DRIFT_LIMIT).then(|| {
-        let message = format!(
-            "idle power went from {before:.2} W to {after:.2} W, by {:.1} %, above {:.0} %",
-            drift * 100.0,
-            DRIFT_LIMIT * 100.0
-        );
-        reason(Doubt::BaselineDrifted, message)
-    })
+        .filter_map(|(identity, power)| Some((identity, power.ok()?, after.get(identity)?.ok()?)));
+    let both: Vec<(&CounterIdentity, f64, f64)> = both.collect();
+    let change = |(_, before, after): &(&CounterIdentity, f64, f64)| (after - before).abs();
+    let changed: f64 = both.iter().map(change).sum();
+    let total: f64 = both.iter().map(|(_, before, _)| before).sum();
+    if changed <= DRIFT_LIMIT * total {
+        return None;
+    }
+    let most = both.iter().max_by(|one, other| change(one).total_cmp(&change(other)));
+    let (CounterIdentity { node, id, .. }, before, after) = most?;
+    let message = format!(
+        "idle power changed by {changed:.2} W from {total:.2} W, by more than {:.0} %: that of {id} on node {node} went from \
+         {before:.2} W to {after:.2} W",
+        DRIFT_LIMIT * 100.0
+    );
+    Some(reason(Doubt::BaselineDrifted, message))
 }

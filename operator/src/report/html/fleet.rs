@@ -6,7 +6,7 @@ use lem_crds::status::FleetClass;
 
 use super::drawing::{Anchor, Drawing, WIDTH};
 use crate::{
-    experiment::{cycle_mean, summary::MeasuredTrial},
+    experiment::node_means,
     report::{Report, number},
 };
 
@@ -66,20 +66,53 @@ fn band(ratio: f64) -> &'static str {
         .map_or("h4", |(_, style, _)| style)
 }
 
-/// Joules per token of each node of the class.
-fn figures<'a>(report: &Report<'a>, class: &FleetClass) -> Vec<(&'a str, f64)> {
-    let mut by_node: BTreeMap<&str, Vec<&MeasuredTrial>> = BTreeMap::new();
-    for trial in report.trials.iter().filter(|trial| trial.point == class.point) {
-        if let Some(node) = trial.node.as_ref().filter(|node| node.class == class.node_class) {
-            by_node.entry(&node.name).or_default().push(trial);
+/// Joules per token of each node that the class is made of.
+fn figures<'a>(report: &Report<'a>, class: &FleetClass) -> BTreeMap<&'a str, f64> {
+    let mut points = report.status.points.iter();
+    let point = points.find(|point| point.index == class.point && point.node_class == class.node_class);
+    point.map_or_else(BTreeMap::new, |point| {
+        node_means(report.trials, point, "joules_per_token")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use lem_crds::status::OutlierRule;
+
+    use super::*;
+    use crate::{experiment::summary::TrialNode, report::fixture::Fixture};
+
+    #[test]
+    fn the_map_shows_no_node_whose_energy_is_not_that_of_the_class() {
+        let mut fixture = Fixture::new();
+        let point = fixture.status.points[0].clone();
+        fixture.trials.truncate(3);
+        for (trial, node) in fixture.trials.iter_mut().zip(["a", "b", "estimated"]) {
+            trial.node = Some(TrialNode {
+                name: node.to_owned(),
+                class: point.node_class.clone(),
+            });
         }
+        fixture.trials[2].result.energy_sources = vec!["estimate".to_owned()];
+        let class = FleetClass {
+            point: point.index,
+            values: point.values,
+            node_class: point.node_class,
+            energy_scope: point.energy_scope,
+            energy_sources: point.energy_sources,
+            nodes: 2,
+            suspect: 0,
+            left_out: 1,
+            joules_per_token: None,
+            tokens_per_second: None,
+            watts: None,
+            best: Vec::new(),
+            worst: Vec::new(),
+            outlier_rule: OutlierRule::None,
+            outliers: 0,
+            outlier_nodes: Vec::new(),
+        };
+        let figures = figures(&fixture.report(), &class);
+        assert_eq!(figures.into_keys().collect::<Vec<_>>(), ["a", "b"]);
     }
-    let mean = |trials: Vec<&MeasuredTrial>| {
-        let results: Vec<_> = trials.iter().map(|trial| trial.result.clone()).collect();
-        cycle_mean(&results, "joules_per_token")
-    };
-    by_node
-        .into_iter()
-        .filter_map(|(node, trials)| Some((node, mean(trials)?)))
-        .collect()
 }

@@ -194,7 +194,7 @@ fn latency_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
         .points
         .iter()
         .filter_map(|point| {
-            let windows = windows::usable(report, point.index);
+            let windows = windows::usable(report, point);
             let distribution = latency::of_windows(&windows);
             let title = format!("{} · {}", point.index, facts::label(report, point));
             let drawing = latency::draw(&format!("Request latency of point {title}"), &distribution)?;
@@ -219,7 +219,7 @@ fn latency_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
 fn power_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
     let mut plots = Vec::new();
     for point in &report.status.points {
-        for (counter, cycles) in windows::power(report, point.index) {
+        for (counter, cycles) in windows::power(report, point) {
             let title = format!("{} · {}", point.index, facts::label(report, point));
             let source = facts::printable(&power::source(counter, &cycles));
             let drawing = power::draw(&format!("Power of {source} in point {title}"), &cycles);

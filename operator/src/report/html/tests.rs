@@ -80,6 +80,7 @@ fn a_result_without_points_or_records_is_still_a_page() {
     let page = html(&Report {
         experiment_name: "empty",
         model: "none",
+        points: &[],
         status: &status,
         trials: &[],
         records: &[],
@@ -144,12 +145,32 @@ fn a_large_sweep_says_how_many_power_plots_it_leaves_out() {
     for index in 4..60 {
         let mut point = fixture.status.points[0].clone();
         point.index = index;
+        point.plan_sha256 = format!("plan {index}");
         fixture.status.points.push(point);
         let mut window = windows[0].clone();
-        window.trial.point = index;
+        window.trial.plan_sha256 = format!("plan {index}");
         fixture.runners[0].windows.push(window);
     }
     assert!(page_of(&fixture).contains("12 further plots are left out"));
+}
+
+#[test]
+fn windows_that_were_measured_before_the_sweep_changed_are_drawn_at_their_own_point() {
+    let mut fixture = Fixture::new();
+    let page = page_of(&fixture);
+    for window in fixture.runners.iter_mut().flat_map(|runner| &mut runner.windows) {
+        window.trial.point = 3 - window.trial.point;
+    }
+    assert_eq!(page_of(&fixture), page);
+}
+
+#[test]
+fn the_latencies_of_a_class_of_nodes_are_those_of_its_own_nodes() {
+    let mut fixture = Fixture::new();
+    fixture.status.fleet = Some(lem_crds::status::FleetStatus::default());
+    fixture.runners[1].environment.as_mut().unwrap().cpu.model = Some("another CPU".to_owned());
+    let page = page_of(&fixture);
+    assert!(page.contains("180 requests, pooled") && !page.contains("360 requests, pooled"));
 }
 
 #[test]
