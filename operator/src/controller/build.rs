@@ -16,6 +16,7 @@ use lem_crds::{EfficiencyExperimentSpec, Runner, plan::LoadPlan, runner::Assignm
 
 pub use self::{
     access::Access,
+    job::QUEUE_LABEL,
     name::{
         COHORT_LABEL, COMPONENT_LABEL, EXPERIMENT_LABEL, EXPERIMENT_UID_LABEL, INCARNATION_LABEL, MANAGED_BY,
         MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT, cohort_name, fleet_account_name, job_name, node_cohort_name,

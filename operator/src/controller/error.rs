@@ -5,6 +5,8 @@ pub fn category(error: &kube::Error) -> &'static str {
     match error {
         // The API server calls its own refusal of an unknown field an internal error.
         kube::Error::Api(status) if status.message.contains("not declared in schema") => "outdated_definition",
+        // And so it calls what its store does not take.
+        kube::Error::Api(status) if is_too_large(&status.message) => "refused",
         kube::Error::Api(status) => match status.code {
             403 if status.message.contains("being terminated") => "terminating",
             403 => "forbidden",
@@ -19,11 +21,21 @@ pub fn category(error: &kube::Error) -> &'static str {
     }
 }
 
+/// In the words of etcd, and of the API server's client of it.
+fn is_too_large(message: &str) -> bool {
+    message.contains("request is too large") || message.contains("trying to send message larger than max")
+}
+
 /// The API server's own words, without the wrapping, and what to do where they do not say it.
 pub fn words(error: &kube::Error) -> String {
     match error {
         kube::Error::Api(status) if category(error) == "outdated_definition" => format!(
             "{}: the definitions in the cluster are older than this operator; upgrade the chart lem-crds (or apply crds/*.yaml)",
+            status.message
+        ),
+        kube::Error::Api(status) if is_too_large(&status.message) => format!(
+            "{}: the object is larger than the store of the cluster takes; measure fewer nodes \
+             (spec.placement.nodeSelector) or fewer points in one experiment",
             status.message
         ),
         kube::Error::Api(status) => status.message.clone(),
@@ -80,6 +92,20 @@ mod tests {
         let ending = "unable to create new content in namespace lab because it is being terminated";
         assert_eq!(category(&forbidden(ending)), "terminating");
         assert_eq!(category(&forbidden("exceeded quota")), "forbidden");
+    }
+
+    #[test]
+    fn an_object_that_the_store_does_not_take_is_refused_and_not_a_failure_of_the_api_server() {
+        let large =
+            |message: &str| kube::Error::Api(Box::new(Status::failure(message, "InternalError").with_code(500)));
+        for message in [
+            "etcdserver: request is too large",
+            "rpc error: code = ResourceExhausted desc = trying to send message larger than max (2200000 vs. 2097152)",
+        ] {
+            assert_eq!(category(&large(message)), "refused", "{message}");
+            assert!(words(&large(message)).contains("spec.placement.nodeSelector"));
+        }
+        assert_eq!(category(&large("etcdserver: leader changed")), "api_server");
     }
 
     #[test]

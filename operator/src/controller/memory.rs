@@ -7,7 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{fleet::look::Outlook, stall::Cause};
+use super::{fleet::look::Outlook, stall::Cause, view::Unexplained};
+
+/// Between two questions about what does not start in a fleet, whatever its size.
+pub(super) const BETWEEN_QUESTIONS: Duration = Duration::from_secs(10);
+/// What was asked about is asked about again after so long.
+const ASKED_AGAIN_AFTER: Duration = Duration::from_mins(2);
 
 /// Experiments that are remembered before those that are gone are forgotten.
 const MOST: usize = 1000;
@@ -31,6 +36,8 @@ pub(super) struct Memory {
     pub(super) status_written: Option<Instant>,
     /// Of a fleet: its last look.
     pub(super) pace: Pace,
+    /// Of a fleet: why processes do not start.
+    pub(super) explanations: Explanations,
 }
 
 /// What was found of a node on which nothing changes any more.
@@ -63,6 +70,51 @@ impl Pace {
     }
 }
 
+/// What events say of Jobs without pods and pods without a container. Each question is a request, so one is asked in a
+/// while and not one for each node.
+#[derive(Debug, Default)]
+pub(super) struct Explanations {
+    by_name: HashMap<String, Explanation>,
+    asked: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Explanation {
+    words: Option<String>,
+    asked: Instant,
+}
+
+impl Explanations {
+    /// What was found.
+    pub(super) fn words(&self, what: &Unexplained) -> Option<String> {
+        self.by_name.get(&what.name)?.words.clone()
+    }
+
+    /// What to ask about now of all that waits: first what was never asked about. What waits no more is forgotten.
+    pub(super) fn next<'a>(&mut self, waiting: &[&'a Unexplained], now: Instant) -> Option<&'a Unexplained> {
+        let names: HashSet<&str> = waiting.iter().map(|what| what.name.as_str()).collect();
+        self.by_name.retain(|name, _| names.contains(name.as_str()));
+        let ago = |asked: Instant| now.saturating_duration_since(asked);
+        if self.asked.is_some_and(|asked| ago(asked) < BETWEEN_QUESTIONS) {
+            return None;
+        }
+        let asked = |what: &Unexplained| self.by_name.get(&what.name).map(|known| known.asked);
+        let due = waiting
+            .iter()
+            .copied()
+            .filter(|what| asked(what).is_none_or(|asked| ago(asked) >= ASKED_AGAIN_AFTER));
+        due.min_by_key(|what| asked(what))
+    }
+
+    /// Keeps an answer; one without words takes none away, for events are kept for an hour only.
+    pub(super) fn learn(&mut self, what: &Unexplained, words: Option<String>, now: Instant) {
+        self.asked = Some(now);
+        let words = words.or_else(|| self.words(what));
+        self.by_name
+            .insert(what.name.clone(), Explanation { words, asked: now });
+    }
+}
+
 /// Of all experiments, by UID.
 #[derive(Debug, Default)]
 pub(super) struct Memories {
@@ -88,7 +140,35 @@ impl Memories {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
+
     use super::*;
+    use crate::controller::view::UnexplainedKind;
+
+    #[test]
+    fn one_question_is_asked_in_a_while_and_what_was_never_asked_about_comes_first() {
+        let [first, second] = ["a", "b"].map(|name| Unexplained {
+            kind: UnexplainedKind::Job,
+            name: name.to_owned(),
+            since: Timestamp::UNIX_EPOCH,
+        });
+        let both = [&first, &second];
+        let begin = Instant::now();
+        let mut explanations = Explanations::default();
+        assert_eq!(explanations.next(&both, begin), Some(&first));
+        explanations.learn(&first, Some("exceeded quota".to_owned()), begin);
+        assert_eq!(explanations.next(&both, begin), None);
+        let later = begin + BETWEEN_QUESTIONS;
+        assert_eq!(explanations.next(&both, later), Some(&second));
+        explanations.learn(&second, None, later);
+        assert_eq!(explanations.next(&both, later + BETWEEN_QUESTIONS), None);
+        let again = begin + ASKED_AGAIN_AFTER;
+        assert_eq!(explanations.next(&both, again), Some(&first));
+        explanations.learn(&first, None, again);
+        assert_eq!(explanations.words(&first).as_deref(), Some("exceeded quota"));
+        assert_eq!(explanations.next(&[], again), None);
+        assert_eq!(explanations.words(&first), None, "it waits no more");
+    }
 
     #[test]
     fn a_long_look_is_followed_by_a_pause_but_not_when_it_was_made_before_leading() {

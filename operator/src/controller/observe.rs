@@ -20,7 +20,7 @@ use super::{
     build::EXPERIMENT_UID_LABEL,
     expectation,
     neighbour::{self, Neighbour},
-    view::{self, Incarnation, JOB_NAME_LABEL, Observed, PodView},
+    view::{self, Incarnation, JOB_NAME_LABEL, Observed, PodView, Unexplained, UnexplainedKind},
     watch::Guarded,
 };
 
@@ -95,6 +95,22 @@ impl OfNode {
             let _ = write!(text, "{} {live} ", job.uid().unwrap_or_default());
         }
         text
+    }
+
+    /// What of it does not start, if nothing here says why.
+    pub(super) fn unexplained(&self) -> Option<Unexplained> {
+        let pods = self.pods.iter().filter_map(|pod| pod.0.as_ref().ok());
+        let pods: Vec<&Pod> = pods.collect();
+        let jobs = self.jobs.iter().filter_map(|job| job.0.as_ref().ok());
+        jobs.filter(|job| self.is_open(&job.name_any()))
+            .find_map(|job| view::unexplained(job, &pods))
+    }
+
+    /// Windows may still come from a Job.
+    fn is_open(&self, job: &str) -> bool {
+        let runners = self.runners.iter().filter_map(|runner| runner.0.as_ref().ok());
+        let mut of_job = runners.filter(|runner| view::job_of_runner(runner).as_deref() == Some(job));
+        of_job.any(|runner| !runner.spec.finish)
     }
 
     /// Somebody deletes pods of it that have not ended.
@@ -197,13 +213,13 @@ pub(super) fn versions(observed: &Observed) -> HashMap<String, u64> {
     pairs(&observed.runners).chain(pairs(&observed.jobs)).collect()
 }
 
-/// A Job that has not made all its pods, and since when it is there.
+/// A Job that has not made all its pods, and since when it may.
 fn without_pods(observed: &Observed) -> Option<(Incarnation, Timestamp)> {
     observed.incarnations().into_iter().find_map(|incarnation| {
         let job = incarnation.job.as_ref().filter(|job| job.end.is_none())?;
-        let created = job.created;
+        let since = job.admitted?;
         let waits = !incarnation.closed() && incarnation.seats.iter().any(|seat| seat.pod.is_none());
-        waits.then_some((incarnation, created))
+        waits.then_some((incarnation, since))
     })
 }
 
@@ -264,6 +280,18 @@ fn unexplained(observed: &Observed) -> Option<PodView> {
         .filter_map(|seat| seat.pod.as_ref());
     let waiting = pods.filter(|pod| pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
     waiting.min_by_key(|pod| pod.created).cloned()
+}
+
+/// What the events say of what does not start.
+pub(super) async fn explain(
+    client: &Client,
+    namespace: &str,
+    what: &Unexplained,
+) -> Result<Option<String>, kube::Error> {
+    match what.kind {
+        UnexplainedKind::Job => job_warning(client, namespace, &what.name).await,
+        UnexplainedKind::Pod => pod_warning(client, namespace, &what.name).await,
+    }
 }
 
 /// The Job controller's last warning about a Job.

@@ -58,13 +58,16 @@ pub struct Judged<'a> {
     pub trial: &'a TrialIdentity,
     /// Its point.
     pub point: &'a Point,
-    /// From a cohort's creation to running containers.
+    /// From a cohort's creation, or its admission by a queue, to running containers.
     pub schedule_deadline: quantity::Duration,
     /// Why there are no pods, if that is known.
     pub refusal: Option<&'a Cause>,
     /// Now.
     pub now: Timestamp,
 }
+
+/// What a process without a container has not done in time.
+const START_ITS_POD: &str = "start its pod";
 
 fn after(begin: Timestamp, lengths: &[quantity::Duration]) -> Timestamp {
     let sum = lengths.iter().fold(SignedDuration::ZERO, |sum, length| {
@@ -145,7 +148,7 @@ fn not_placed_by(job: Option<&JobView>, seat: &Seat, judged: &Judged<'_>) -> Opt
     match (&seat.pod, job) {
         // The Job controller replaces it with a delay of its own, and the Job has a deadline of its own.
         (Some(_), _) => None,
-        (None, Some(job)) => Some(after(job.created, &[judged.schedule_deadline])),
+        (None, Some(job)) => Some(after(job.admitted?, &[judged.schedule_deadline])),
         // Not even the Job could be made.
         (None, None) => {
             let assigned_at = seat.runner.spec.assignment.as_ref()?.assigned_at?;
@@ -186,8 +189,8 @@ pub fn overdue(state: &ProcessState, now: Timestamp) -> Option<RunnerError> {
     let (until, what, field) = match state {
         ProcessState::Unplaced { until, cause } => {
             let words = cause.as_ref().map_or_else(
-                || "start its pod".to_owned(),
-                |cause| format!("start its pod: {}", cause.message),
+                || START_ITS_POD.to_owned(),
+                |cause| format!("{START_ITS_POD}: {}", cause.message),
             );
             ((*until)?, words, "placement.scheduleDeadline")
         }
@@ -207,6 +210,12 @@ pub fn overdue(state: &ProcessState, now: Timestamp) -> Option<RunnerError> {
         category: "deadline".to_owned(),
         message: format!("did not {what} within spec.{field}"),
     })
+}
+
+/// Whether a trial failed for want of a container. Of a failed trial nothing but its errors is kept.
+pub fn never_started(error: &RunnerError) -> bool {
+    let words = error.message.strip_prefix("did not ");
+    error.category == "deadline" && words.is_some_and(|words| words.starts_with(START_ITS_POD))
 }
 
 /// When to look again though nothing has happened.

@@ -1,7 +1,7 @@
 //! What the cluster shows of an experiment, in the terms in which decisions are made. Pure: from objects to plain
 //! facts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
@@ -13,13 +13,16 @@ use lem_crds::{
 };
 
 use super::{
-    build::{PROCESS_LABEL, runner_name},
+    build::{PROCESS_LABEL, QUEUE_LABEL, runner_name},
     stall::{self, Cause},
 };
 use crate::experiment::Record;
 
 /// A kubelet that lives has removed a pod so long after its grace period.
 const NODE_SILENCE: SignedDuration = SignedDuration::from_secs(10);
+
+/// A Job of a fleet without pods, or a pod without a container, for so long is asked for its events.
+const START_EXPECTED_AFTER: SignedDuration = SignedDuration::from_secs(30);
 
 /// Label that the Job controller puts on each pod: the Job.
 pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
@@ -228,6 +231,8 @@ impl Seat {
 pub struct JobView {
     /// When it was made.
     pub created: Timestamp,
+    /// Since when it may have pods: where there is a queue, since that has admitted it last; none while it waits.
+    pub admitted: Option<Timestamp>,
     /// How it ended, if it has.
     pub end: Option<JobEnd>,
     /// Seconds that it stays after its end, if that is set.
@@ -245,6 +250,60 @@ pub enum JobEnd {
     Complete,
     /// Kubernetes' reason and message.
     Failed(String),
+}
+
+/// A Job without all its pods, or a pod without its container, of which no more is known. Its events may say why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unexplained {
+    /// What it is.
+    pub kind: UnexplainedKind,
+    /// Its name.
+    pub name: String,
+    /// Since when it should have started.
+    pub since: Timestamp,
+}
+
+/// What may wait without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnexplainedKind {
+    /// A Job, for its pods.
+    Job,
+    /// A pod, for its container.
+    Pod,
+}
+
+impl Unexplained {
+    /// When it has waited for longer than what starts does.
+    pub fn late_at(&self) -> Timestamp {
+        self.since
+            .saturating_add(START_EXPECTED_AFTER)
+            .unwrap_or(Timestamp::MAX)
+    }
+}
+
+/// The first of the pods of a Job that does not start and has no word why, or the Job itself where it has not made all.
+pub fn unexplained(job: &Job, pods: &[&Pod]) -> Option<Unexplained> {
+    let view = job_view(job);
+    let since = view.admitted.filter(|_| view.end.is_none() && !view.deleting)?;
+    let name = job.name_any();
+    let of_job = pods.iter().copied();
+    let of_job: Vec<&Pod> = of_job
+        .filter(|pod| pod.labels().get(JOB_NAME_LABEL) == Some(&name))
+        .collect();
+    let made = of_job.iter().filter_map(|pod| pod.labels().get(PROCESS_LABEL));
+    let made: BTreeSet<&String> = made.collect();
+    let wanted = job.spec.as_ref().and_then(|spec| spec.completions).unwrap_or(1);
+    if made.len() < wanted as usize {
+        let kind = UnexplainedKind::Job;
+        return Some(Unexplained { kind, name, since });
+    }
+    let views = of_job.into_iter().map(pod_view);
+    let waiting = views.filter(|pod| pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
+    waiting.min_by_key(|pod| pod.created).map(|pod| Unexplained {
+        kind: UnexplainedKind::Pod,
+        name: pod.name,
+        since: pod.created,
+    })
 }
 
 /// A Job that may still have pods.
@@ -268,15 +327,34 @@ fn job_view(job: &Job) -> JobView {
     } else {
         true_condition("Complete").map(|_| JobEnd::Complete)
     };
+    // Until the Job controller has seen that it is resumed, its start is that of the time before.
+    let asked = job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true);
+    let suspended = asked || true_condition("Suspended").is_some();
+    let created = job.creation_timestamp().map(|time| time.0).unwrap_or_default();
     JobView {
-        created: job.creation_timestamp().map(|time| time.0).unwrap_or_default(),
+        created,
+        admitted: admitted(job, created).filter(|_| !suspended),
         end,
         time_to_live: job
             .spec
             .as_ref()
             .and_then(|spec| u32::try_from(spec.ttl_seconds_after_finished?).ok()),
         deleting: job.metadata.deletion_timestamp.is_some(),
-        suspended: job.spec.as_ref().and_then(|spec| spec.suspend) == Some(true),
+        suspended,
+    }
+}
+
+/// Kubernetes sets the start anew each time that a Job is resumed. A Job that nobody holds back may have pods from its
+/// creation on, whether its controller works or not.
+fn admitted(job: &Job, created: Timestamp) -> Option<Timestamp> {
+    let status = job.status.as_ref();
+    let conditions = status.and_then(|status| status.conditions.as_ref());
+    let mut conditions = conditions.into_iter().flatten();
+    let queued = job.labels().contains_key(QUEUE_LABEL);
+    if queued || conditions.any(|condition| condition.type_ == "Suspended") {
+        status?.start_time.as_ref().map(|time| time.0)
+    } else {
+        Some(created)
     }
 }
 
@@ -350,5 +428,90 @@ fn pod_view(pod: &Pod) -> PodView {
         end,
         deleted_by: pod.metadata.deletion_timestamp.as_ref().map(|time| time.0),
         obstacle: stall::obstacle(pod),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn seen(labels: &serde_json::Value, suspend: bool, status: &serde_json::Value) -> JobView {
+        let job = json!({
+            "metadata": {"name": "job", "creationTimestamp": "2027-01-15T08:00:00Z", "labels": labels},
+            "spec": {"suspend": suspend, "template": {}},
+            "status": status,
+        });
+        job_view(&serde_json::from_value(job).unwrap())
+    }
+
+    fn pod(process: u32, status: &serde_json::Value) -> Pod {
+        serde_json::from_value(json!({
+            "metadata": {"name": format!("pod-{process}"), "creationTimestamp": "2027-01-15T08:01:00Z", "labels": {
+                JOB_NAME_LABEL: "job", PROCESS_LABEL: process.to_string()}},
+            "spec": {"containers": []},
+            "status": status,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn what_does_not_start_and_does_not_say_why_is_found() {
+        let job = |suspend: bool| -> Job {
+            let job = json!({"metadata": {"name": "job", "creationTimestamp": "2027-01-15T08:00:00Z"},
+                "spec": {"suspend": suspend, "completions": 2, "template": {}}});
+            serde_json::from_value(job).unwrap()
+        };
+        let started = json!({"phase": "Running", "containerStatuses": [{"name": CONTAINER, "image": "", "imageID": "",
+            "ready": true, "restartCount": 0, "state": {"running": {"startedAt": "2027-01-15T08:02:00Z"}}}]});
+        let explained = json!({"conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]});
+        let found = |suspend: bool, pods: &[Pod]| {
+            let pods: Vec<&Pod> = pods.iter().collect();
+            unexplained(&job(suspend), &pods).map(|found| (found.kind, found.name))
+        };
+        let without_pods = Some((UnexplainedKind::Job, "job".to_owned()));
+        let silent = Some((UnexplainedKind::Pod, "pod-1".to_owned()));
+        assert_eq!(found(false, &[]), without_pods);
+        assert_eq!(found(true, &[]), None, "a queue holds it");
+        assert_eq!(found(false, &[pod(0, &started)]), without_pods);
+        assert_eq!(found(false, &[pod(0, &started), pod(1, &json!({}))]), silent);
+        assert_eq!(found(false, &[pod(0, &started), pod(1, &explained)]), None);
+    }
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_job_that_was_held_back_may_have_pods_since_it_was_resumed_last() {
+        let suspended = |status: &str| json!({"type": "Suspended", "status": status});
+        let start = "2027-01-15T11:00:00Z";
+        let queued = json!({QUEUE_LABEL: "team"});
+        let waits = seen(&queued, true, &json!({"conditions": [suspended("True")]}));
+        assert_eq!((waits.admitted, waits.suspended), (None, true));
+        let unseen = seen(&queued, false, &json!({}));
+        assert_eq!((unseen.admitted, unseen.suspended), (None, false));
+        let again = json!({"startTime": start, "conditions": [suspended("True")]});
+        assert_eq!(
+            seen(&queued, false, &again).admitted,
+            None,
+            "the start is that of the time before"
+        );
+        let resumed = json!({"startTime": start, "conditions": [suspended("False")]});
+        assert_eq!(seen(&queued, false, &resumed).admitted, Some(at(start)));
+        assert_eq!(
+            seen(&json!({}), false, &resumed).admitted,
+            Some(at(start)),
+            "somebody else than a queue"
+        );
+    }
+
+    #[test]
+    fn a_job_that_nobody_holds_back_may_have_pods_since_it_was_made() {
+        let made = "2027-01-15T08:00:00Z";
+        assert_eq!(seen(&json!({}), false, &json!({})).admitted, Some(at(made)));
+        let late = json!({"startTime": "2027-01-15T09:00:00Z"});
+        assert_eq!(seen(&json!({}), false, &late).admitted, Some(at(made)));
     }
 }

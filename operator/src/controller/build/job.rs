@@ -21,7 +21,7 @@ use super::{
 };
 
 /// By which Kueue knows the Jobs that are its own.
-const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
+pub const QUEUE_LABEL: &str = "kueue.x-k8s.io/queue-name";
 /// Pods that may fail one after the other in one process's place, whatever the budget of trials is.
 const MOST_REPLACEMENTS: u32 = 3;
 /// Added to the sum of all deadlines: the Job's own end is for what the operator did not see.

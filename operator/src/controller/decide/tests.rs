@@ -206,6 +206,37 @@ fn pods_that_no_node_takes_stall_the_experiment_and_end_it_at_the_deadline() {
 }
 
 #[test]
+fn a_job_that_its_queue_admits_after_the_deadline_has_the_whole_deadline_from_then_on() {
+    let mut world = World::new(
+        &json!({"processes": {"count": 2}, "protocol": {"cycles": 1, "retryBudget": 0},
+        "placement": {"queueName": "team", "scheduleDeadline": "30s"}}),
+    );
+    world.turns(60);
+    assert_eq!((world.jobs.len(), world.pods.len()), (1, 0));
+    assert_eq!(world.condition("Stalled").reason, "Queued");
+    world.admit();
+    world.run();
+    let status = world.status();
+    assert_eq!(status.phase, ExperimentPhase::Complete, "{:#?}", status.failures);
+    assert_eq!((status.failures.len(), world.incarnations()), (0, 1));
+}
+
+#[test]
+fn pods_that_no_node_takes_after_the_admission_end_the_experiment_at_the_deadline() {
+    let mut world = World::new(
+        &json!({"processes": {"count": 2}, "protocol": {"cycles": 1, "retryBudget": 0},
+        "placement": {"queueName": "team", "scheduleDeadline": "30s"}}),
+    );
+    world.turns(60);
+    world.admit();
+    world.unschedulable = Some("0/3 nodes are available: 3 Insufficient nvidia.com/gpu.");
+    world.turns(20);
+    assert!(!world.is_over(), "{:#?}", world.status().failures);
+    world.run();
+    assert_eq!(world.status().phase, ExperimentPhase::Failed);
+}
+
+#[test]
 fn a_process_that_hangs_is_replaced_with_its_whole_set_after_the_deadline() {
     let mut world = World::new(&json!({"processes": {"count": 2}, "protocol": {"cycles": 1,
         "deadlines": {"load": "20s", "ready": "20s", "window": "20s"}}}));

@@ -11,6 +11,7 @@ use super::{
         decide::{Change, Decision, End, Stage},
         prepare::Prepared,
         stall::Cause,
+        view::Unexplained,
     },
     look::{NodeState, Outlook, Why},
     nodes::Candidates,
@@ -20,6 +21,8 @@ use super::{
 const NAMED: usize = 10;
 /// Reasons that a status gives.
 const REASONS: usize = 20;
+/// Mailboxes that the fleet's Role names: each of them twice, with up to 60 bytes, and etcd takes objects of 1.5 MiB.
+const MOST_GRANTED: usize = 10_000;
 
 /// Everything that was seen of the fleet.
 #[derive(Debug)]
@@ -60,10 +63,15 @@ pub fn decide(fleet: &Fleet<'_>) -> FleetDecision {
     let count = |is: fn(&NodeState) -> bool| fleet.outlooks.iter().filter(|one| is(&one.state)).count() as u32;
     let mut nodes = FleetNodes {
         matching: fleet.outlooks.len() as u32,
-        waiting: count(|state| matches!(state, NodeState::Waiting(_) | NodeState::Paused)),
+        waiting: count(|state| {
+            matches!(
+                state,
+                NodeState::Waiting(_) | NodeState::Between { .. } | NodeState::Paused
+            )
+        }),
         measuring: count(|state| matches!(state, NodeState::Measuring)),
         measured: count(|state| matches!(state, NodeState::Measured)),
-        failed: count(|state| matches!(state, NodeState::Failed(_))),
+        failed: count(|state| matches!(state, NodeState::Away(_) | NodeState::Failed(_))),
         not_measured: count(|state| matches!(state, NodeState::NotMeasured(_))),
     };
     let budget = placement.max_failed_nodes.map(|most| most.of(nodes.matching));
@@ -71,27 +79,18 @@ pub fn decide(fleet: &Fleet<'_>) -> FleetDecision {
     let slots = placement
         .concurrent_nodes(nodes.matching)
         .saturating_sub(nodes.measuring);
-    let begins = if exhausted { 0 } else { slots as usize };
-    let begun: Vec<&Change> = fleet
-        .outlooks
+    let begun = begun(fleet, slots as usize, exhausted);
+    let started = begun
         .iter()
-        .filter_map(|one| match &one.state {
-            NodeState::Waiting(changes) if !changes.is_empty() => Some(changes),
-            _ => None,
-        })
-        .take(begins)
-        .flatten()
-        .collect();
+        .filter(|change| matches!(change, Change::CreateCohort { .. }))
+        .count() as u32;
     let mut changes: Vec<Change> = fleet
         .outlooks
         .iter()
         .flat_map(|one| one.changes.iter().cloned())
         .collect();
-    changes.extend(begun.iter().map(|change| (*change).clone()));
-    let started = begun
-        .iter()
-        .filter(|change| matches!(change, Change::CreateCohort { .. }))
-        .count() as u32;
+    changes.extend(give_way(fleet, slots as usize, exhausted).cloned());
+    changes.extend(begun.into_iter().cloned());
     let all_wait_for_the_user = spec.suspend && nodes.measuring == 0 && nodes.waiting > 0;
     let mut decision = Decision::at(Stage::Fleet(nodes));
     if let Some(grant) = grant(fleet, &changes) {
@@ -133,21 +132,45 @@ pub fn decide(fleet: &Fleet<'_>) -> FleetDecision {
     }
 }
 
+/// What would begin nodes on which nothing was begun; nothing does when too many have failed.
+fn fresh<'a>(fleet: &Fleet<'a>, exhausted: bool) -> impl Iterator<Item = &'a Vec<Change>> {
+    fleet.outlooks.iter().filter_map(move |one| match &one.state {
+        NodeState::Waiting(changes) if !exhausted && !changes.is_empty() => Some(changes),
+        _ => None,
+    })
+}
+
+/// What is begun in so many free places: first what is half done, and last what found no room before.
+fn begun<'a>(fleet: &Fleet<'a>, slots: usize, exhausted: bool) -> Vec<&'a Change> {
+    let outlooks = fleet.outlooks;
+    let between = |wanted: bool| {
+        outlooks.iter().filter_map(move |one| match &one.state {
+            NodeState::Between { changes, busy } if *busy == wanted => Some(changes),
+            _ => None,
+        })
+    };
+    let in_order = between(false).chain(fresh(fleet, exhausted)).chain(between(true));
+    in_order.take(slots).flatten().collect()
+}
+
+/// Where every place is taken, nodes that have no room give theirs to as many on which nothing was begun. They come
+/// again after all of those, so each node gives way once.
+fn give_way<'a>(fleet: &Fleet<'a>, slots: usize, exhausted: bool) -> impl Iterator<Item = &'a Change> {
+    let waiting = fresh(fleet, exhausted).count().saturating_sub(slots);
+    let busy = fleet.outlooks.iter().filter(|one| !one.gives_way.is_empty());
+    busy.take(waiting).flat_map(|one| &one.gives_way)
+}
+
 /// How long a fleet waits for its first node.
 fn patience(fleet: &Fleet<'_>, placement: &lem_crds::experiment::Placement) -> Timestamp {
     let deadline = SignedDuration::try_from(placement.schedule_deadline.get()).unwrap_or(SignedDuration::MAX);
     fleet.created.saturating_add(deadline).unwrap_or(Timestamp::MAX)
 }
 
-/// The rights of the fleet's account, if a mailbox is about to be made that it has none on. The mailboxes of nodes that
-/// are still to come are granted with it: one write for a whole fleet.
+/// The rights of the fleet's account, if a mailbox is about to be made that it has none on. The mailboxes that are to
+/// come are granted with it: one write for a whole fleet, and a few for one whose mailboxes one Role cannot name.
 fn grant(fleet: &Fleet<'_>, changes: &[Change]) -> Option<Change> {
-    let owner = &fleet.prepared.owner;
-    let processes = 0..fleet.prepared.spec.processes.count;
-    let of_set = |cohort: &str, node: &str, incarnation: u32| {
-        let name = node_cohort_name(owner, cohort, node, incarnation);
-        processes.clone().map(move |process| runner_name(&name, process))
-    };
+    let prepared = fleet.prepared;
     let created: BTreeSet<String> = changes
         .iter()
         .filter_map(|change| match change {
@@ -156,7 +179,7 @@ fn grant(fleet: &Fleet<'_>, changes: &[Change]) -> Option<Change> {
                 incarnation,
                 node: Some(node),
                 ..
-            } => Some(of_set(cohort, node, *incarnation)),
+            } => Some(mailboxes(prepared, cohort, node, *incarnation)),
             _ => None,
         })
         .flatten()
@@ -164,15 +187,57 @@ fn grant(fleet: &Fleet<'_>, changes: &[Change]) -> Option<Change> {
     if created.is_subset(fleet.granted) {
         return None;
     }
-    let first_of_each = fleet.outlooks.iter().flat_map(|one| {
-        let cohorts = fleet.prepared.cohorts.iter();
-        cohorts.flat_map(|cohort| of_set(&cohort.key, &one.node, 0))
-    });
-    let there = fleet.outlooks.iter().flat_map(|one| one.runners.iter().cloned());
-    let runners: BTreeSet<String> = first_of_each.chain(there).chain(created).collect();
+    let mut runners = created;
+    let processes = prepared.spec.processes.count as usize;
+    if fleet.outlooks.len() * prepared.cohorts.len() * processes <= MOST_GRANTED {
+        runners.extend(fleet.outlooks.iter().flat_map(|one| one.runners.iter().cloned()));
+        runners.extend(fleet.outlooks.iter().flat_map(|one| {
+            let cohorts = prepared.cohorts.iter();
+            cohorts.flat_map(move |cohort| mailboxes(prepared, &cohort.key, &one.node, 0))
+        }));
+    } else {
+        runners.extend(fleet.outlooks.iter().flat_map(|one| one.in_use.iter().cloned()));
+        let room = MOST_GRANTED.saturating_sub(runners.len());
+        runners.extend(ahead(fleet).take(room));
+    }
     Some(Change::Grant {
         runners: runners.into_iter().collect(),
     })
+}
+
+/// Names of the mailboxes of a set of processes.
+fn mailboxes(prepared: &Prepared, cohort: &str, node: &str, incarnation: u32) -> impl Iterator<Item = String> + use<> {
+    let name = node_cohort_name(&prepared.owner, cohort, node, incarnation);
+    (0..prepared.spec.processes.count).map(move |process| runner_name(&name, process))
+}
+
+/// Mailboxes that are still to come, the next ones first: of nodes under way cohort by cohort, then of the others node
+/// by node.
+fn ahead(fleet: &Fleet<'_>) -> impl Iterator<Item = String> {
+    let prepared = fleet.prepared;
+    let under_way = fleet.outlooks.iter().filter(|one| {
+        matches!(
+            one.state,
+            NodeState::Measuring | NodeState::Between { .. } | NodeState::Paused
+        )
+    });
+    let under_way: Vec<&Outlook> = under_way.copied().collect();
+    let next = prepared.cohorts.iter().flat_map(move |cohort| {
+        let sets = under_way.iter().flat_map(|one| {
+            let names = mailboxes(prepared, &cohort.key, &one.node, 0);
+            names.filter(|name| !one.runners.contains(name)).collect::<Vec<_>>()
+        });
+        sets.collect::<Vec<_>>()
+    });
+    let waiting = fleet
+        .outlooks
+        .iter()
+        .filter(|one| matches!(one.state, NodeState::Waiting(_)));
+    let later = waiting.flat_map(move |one| {
+        let cohorts = prepared.cohorts.iter();
+        cohorts.flat_map(move |cohort| mailboxes(prepared, &cohort.key, &one.node, 0))
+    });
+    next.chain(later)
 }
 
 fn stall(fleet: &Fleet<'_>, nodes: FleetNodes) -> Option<Cause> {
@@ -189,12 +254,15 @@ fn stall(fleet: &Fleet<'_>, nodes: FleetNodes) -> Option<Cause> {
             ),
         ));
     }
-    let measuring = fleet.outlooks.iter().filter(|one| one.state == NodeState::Measuring);
-    let stalled: Vec<(&str, &Cause)> = measuring
+    let measuring = || fleet.outlooks.iter().filter(|one| one.state == NodeState::Measuring);
+    let late = |what: &Unexplained| what.late_at() <= fleet.now;
+    let stands = |one: &&&Outlook| one.stall.is_some() || one.unexplained.as_ref().is_some_and(late);
+    let standing = measuring().filter(stands).count() as u32;
+    let stalled: Vec<(&str, &Cause)> = measuring()
         .filter_map(|one| Some((one.node.as_str(), one.stall.as_ref()?)))
         .collect();
     // What holds one node up is no concern of the others.
-    let (node, cause) = stalled.first().filter(|_| stalled.len() as u32 == nodes.measuring)?;
+    let (node, cause) = stalled.first().filter(|_| standing == nodes.measuring)?;
     Some(Cause::new(
         cause.reason,
         format!("{} nodes, such as {node}: {}", stalled.len(), cause.message),
@@ -205,9 +273,9 @@ fn without_result(fleet: &Fleet<'_>, over: bool, budget: Option<u32>) -> Vec<Nod
     let mut grouped: BTreeMap<(String, bool), NodesWithoutResult> = BTreeMap::new();
     for one in fleet.outlooks {
         let (why, failed) = match &one.state {
-            NodeState::Failed(why) => (why.clone(), true),
+            NodeState::Away(why) | NodeState::Failed(why) => (why.clone(), true),
             NodeState::NotMeasured(why) => (why.clone(), false),
-            NodeState::Waiting(_) | NodeState::Paused if over => (not_begun(budget), false),
+            NodeState::Waiting(_) | NodeState::Between { .. } | NodeState::Paused if over => (not_begun(budget), false),
             _ => continue,
         };
         let entry = grouped

@@ -1,6 +1,6 @@
 //! One node: how far it is, and what is to be done there. Pure.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use lem_crds::status::{TrialFailure, Verdict};
 
 use super::{
@@ -9,7 +9,8 @@ use super::{
         neighbour::Neighbour,
         prepare::Prepared,
         stall::Cause,
-        view::{Incarnation, Observed},
+        trial,
+        view::{Incarnation, Observed, PodView, Unexplained},
     },
     nodes::Obstacle,
 };
@@ -17,6 +18,8 @@ use crate::experiment::{Account, Failure, NodeResult, Record};
 
 /// The reason of nodes for which a budget had no room.
 pub const BUDGET_SPENT: &str = "BudgetSpent";
+/// A pod that no node has taken for so long gives way to a node that was not begun yet.
+const BUSY_AFTER: SignedDuration = SignedDuration::from_mins(2);
 
 /// Why a node has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,15 +50,24 @@ impl From<&Obstacle> for Why {
 pub enum NodeState {
     /// Nothing was begun; this would begin it.
     Waiting(Vec<Change>),
+    /// Begun, with something left to do and no process.
+    Between {
+        /// What would begin the next process.
+        changes: Vec<Change>,
+        /// The last one found no room on the node: others come first.
+        busy: bool,
+    },
     /// A process is being placed, loads, measures or ends.
     Measuring,
     /// Begun, and not under way by the user's wish.
     Paused,
     /// Every planned trial has a result that may be used.
     Measured,
+    /// Begun, and its node takes no process now: it goes on when the node does. It counts as failed until then.
+    Away(Why),
     /// Begun, and ended without all results.
     Failed(Why),
-    /// Never ran.
+    /// Never measured.
     NotMeasured(Why),
 }
 
@@ -68,8 +80,12 @@ pub struct Outlook {
     pub state: NodeState,
     /// What is to be done there in any case.
     pub changes: Vec<Change>,
+    /// What frees the place of a process that has waited for the node for long; empty where none has.
+    pub gives_way: Vec<Change>,
     /// Why nothing moves there.
     pub stall: Option<Cause>,
+    /// What does not start there without a word in its status why.
+    pub unexplained: Option<Unexplained>,
     /// When to look again though nothing has happened.
     pub wake_at: Option<Timestamp>,
     /// What it came to so far; none if it has reported no window.
@@ -78,6 +94,20 @@ pub struct Outlook {
     pub account: Account,
     /// Names of its mailboxes.
     pub runners: Vec<String>,
+    /// Those of them into which a process may still write.
+    pub in_use: Vec<String>,
+}
+
+impl Outlook {
+    /// Nothing will change there any more unless its mailboxes do. A budget may be raised.
+    pub fn is_settled(&self) -> bool {
+        let ended = match &self.state {
+            NodeState::Measured => true,
+            NodeState::Failed(why) => why.reason != BUDGET_SPENT,
+            _ => false,
+        };
+        ended && self.changes.is_empty()
+    }
 }
 
 /// Everything about one node.
@@ -93,6 +123,8 @@ pub struct Seen<'a> {
     pub obstacle: Option<&'a Obstacle>,
     /// Mailboxes, Jobs and pods of this node alone.
     pub observed: &'a Observed,
+    /// What does not start there without a word in its status why.
+    pub unexplained: Option<&'a Unexplained>,
     /// Why the budget of the fleet has no room for another trial.
     pub over_budget: Option<&'a str>,
     /// Now.
@@ -121,11 +153,14 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
         node: seen.node.to_owned(),
         state: NodeState::Measuring,
         changes: Vec::new(),
+        gives_way: Vec::new(),
         stall: None,
+        unexplained: seen.unexplained.cloned(),
         wake_at: None,
         result: result(seen, &records, &failures),
         account: Account::of(&records),
         runners: seen.observed.runners.iter().map(kube::ResourceExt::name_any).collect(),
+        in_use: in_use(&incarnations),
     };
     let open = incarnations.iter().find(|one| !one.closed());
     if let Some(open) = open.filter(|open| seen.obstacle.is_some() && !holds_its_node(open)) {
@@ -141,30 +176,73 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
     }
     outlook.stall = decision.stall;
     outlook.wake_at = decision.wake_at;
-    let begins = open.is_none()
-        && decision
-            .changes
-            .iter()
-            .any(|change| matches!(change, Change::CreateCohort { .. }));
+    if let Some((open, until)) = open.and_then(|open| Some((open, busy_at(open)?))) {
+        if until <= seen.now {
+            outlook.gives_way = decide::close(open, true).changes;
+        } else {
+            outlook.wake_at = outlook.wake_at.into_iter().chain([until]).min();
+        }
+    }
+    let creates = |change: &Change| open.is_none() && matches!(change, Change::CreateCohort { .. });
+    let (begin, rest): (Vec<Change>, Vec<Change>) = decision.changes.into_iter().partition(creates);
+    outlook.changes = rest;
+    let begins = !begin.is_empty();
     let stop = begins.then(|| why_not_again(seen, &records, &failures)).flatten();
-    let begun = !incarnations.is_empty();
+    let had_processes = !incarnations.is_empty();
     outlook.state = match (&decision.stage, stop) {
-        (Stage::Over(end), _) if !begun => NodeState::NotMeasured(why_over(end)),
+        (Stage::Over(end), _) if !had_processes => NodeState::NotMeasured(why_over(end)),
         (Stage::Over(end), _) => ended(&outlook, end, &failures),
-        (_, Some(why)) if records.iter().any(Record::has_windows) => NodeState::Failed(why),
-        (_, Some(why)) => NodeState::NotMeasured(why),
-        (Stage::Suspended, None) if !begun => NodeState::Waiting(Vec::new()),
+        (_, Some(state)) => state,
+        (Stage::Suspended, None) if !had_processes => NodeState::Waiting(Vec::new()),
         (Stage::Suspended, None) => NodeState::Paused,
-        (_, None) if begins && !begun => NodeState::Waiting(decision.changes.clone()),
+        (_, None) if begins && !had_processes => NodeState::Waiting(begin),
+        (_, None) if begins => NodeState::Between {
+            busy: found_no_room(&begin, &incarnations),
+            changes: begin,
+        },
         _ => NodeState::Measuring,
     };
-    let nothing_begun = matches!(
-        outlook.state,
-        NodeState::Waiting(_) | NodeState::NotMeasured(_) | NodeState::Failed(_)
-    );
-    let keeps = |change: &Change| !(nothing_begun && matches!(change, Change::CreateCohort { .. }));
-    outlook.changes = decision.changes.into_iter().filter(keeps).collect();
     outlook
+}
+
+/// Mailboxes of sets of processes that may still write.
+fn in_use(incarnations: &[Incarnation]) -> Vec<String> {
+    let open = incarnations.iter().filter(|one| !(one.closed() && one.over()));
+    open.flat_map(|one| &one.seats)
+        .map(|seat| kube::ResourceExt::name_any(&seat.runner))
+        .collect()
+}
+
+/// Some process of the set has found its mailbox.
+fn came_to_run(incarnation: &Incarnation) -> bool {
+    let mut statuses = incarnation.seats.iter().filter_map(|seat| seat.runner.status.as_ref());
+    statuses.any(|status| !status.pod_uid.is_empty())
+}
+
+/// The set whose successor is to be begun has never come to run.
+fn found_no_room(begin: &[Change], incarnations: &[Incarnation]) -> bool {
+    let before = begin.iter().find_map(|change| match change {
+        // They are in order of number.
+        Change::CreateCohort { cohort, .. } => incarnations.iter().rfind(|one| one.cohort == *cohort),
+        _ => None,
+    });
+    before.is_some_and(|before| !came_to_run(before))
+}
+
+/// From when on a set counts as one that finds no room on its node; none if it runs, or if what it waits for is not the
+/// node.
+fn busy_at(open: &Incarnation) -> Option<Timestamp> {
+    let queued = open.job.as_ref().is_none_or(|job| job.suspended);
+    if queued || came_to_run(open) || holds_its_node(open) {
+        return None;
+    }
+    let no_room = |pod: &&PodView| {
+        let obstacle = pod.obstacle.as_ref().filter(|_| !pod.placed && !pod.ended());
+        obstacle.is_some_and(|cause| cause.reason != "SchedulingGated")
+    };
+    let pods = open.seats.iter().filter_map(|seat| seat.pod.as_ref());
+    let since = pods.filter(no_room).map(|pod| pod.created).min()?;
+    Some(since.saturating_add(BUSY_AFTER).unwrap_or(Timestamp::MAX))
 }
 
 /// Failed trials of the node, in its mailboxes.
@@ -190,7 +268,7 @@ fn remember(open: &Incarnation, failures: Vec<TrialFailure>) -> Vec<Change> {
 }
 
 fn holds_its_node(incarnation: &Incarnation) -> bool {
-    let placed = |pod: &super::super::view::PodView| pod.placed && !pod.ended();
+    let placed = |pod: &PodView| pod.placed && !pod.ended();
     incarnation
         .seats
         .iter()
@@ -205,15 +283,24 @@ fn result(seen: &Seen<'_>, records: &[Record], failures: &[Failure]) -> Option<N
         .then(|| NodeResult::new(spec, points, seen.node, records, failures))
 }
 
-/// Why no further process is begun on the node: it takes none now, or none has ever come to run there.
-fn why_not_again(seen: &Seen<'_>, records: &[Record], failures: &[Failure]) -> Option<Why> {
-    if let Some(obstacle) = seen.obstacle {
-        return Some(obstacle.into());
+/// How the node stands if no further process is begun there: none has ever come to load there, or it takes none now.
+fn why_not_again(seen: &Seen<'_>, records: &[Record], failures: &[Failure]) -> Option<NodeState> {
+    let loaded = records.iter().any(|record| record.status.environment.is_some());
+    let last = failures.last().filter(|_| !loaded);
+    if let Some((_, error)) = last.and_then(|failure| failure.processes.first()) {
+        let came_to_run = records.iter().any(|record| !record.status.pod_uid.is_empty());
+        return Some(if trial::never_started(error) && !came_to_run {
+            NodeState::NotMeasured(Why::new("NotPlaced", error.message.clone()))
+        } else {
+            NodeState::Failed(Why::new(&error.category, error.message.clone()))
+        });
     }
-    let ran = records.iter().any(|record| record.status.environment.is_some());
-    let last = failures.last().filter(|_| !ran)?;
-    let (_, error) = last.processes.first()?;
-    Some(Why::new("NotPlaced", error.message.clone()))
+    let why = Why::from(seen.obstacle?);
+    Some(if records.iter().any(Record::has_windows) {
+        NodeState::Away(why)
+    } else {
+        NodeState::NotMeasured(why)
+    })
 }
 
 fn why_over(end: &End) -> Why {

@@ -11,6 +11,17 @@ use lem_crds::experiment::{Placement, Toleration, TolerationOperator};
 
 use super::super::build::GPU;
 
+/// Taints that the cluster itself sets, and takes away again.
+const OF_THE_CLUSTER: &str = "node.kubernetes.io/";
+/// Those of them that say no more than an obstacle with a reason of its own.
+const TOLD_OTHERWISE: [&str; 3] = [
+    "node.kubernetes.io/not-ready",
+    "node.kubernetes.io/unreachable",
+    "node.kubernetes.io/unschedulable",
+];
+/// Admission lets every pod with a request put up with it.
+const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
+
 /// Why a node takes no process now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Obstacle {
@@ -25,6 +36,8 @@ pub struct Obstacle {
 pub struct Candidates {
     /// Every node that matches, by name, with what keeps it from taking a process now.
     pub nodes: BTreeMap<String, Option<Obstacle>>,
+    /// The obstacle of those that follow: one of them may have been begun before it had the taint.
+    pub kept_off: BTreeMap<String, Obstacle>,
     /// Nodes that match but for a taint that the experiment does not put up with, and one such taint: they are no part
     /// of the fleet, as with a `DaemonSet`.
     pub tainted: u32,
@@ -48,12 +61,19 @@ pub fn candidates<'a>(
         if !selected || gpus(node) < gpus_of_a_node {
             continue;
         }
-        if let Some(taint) = untolerated(node, &placement.tolerations) {
+        if let Some(taint) = untolerated(node, &placement.tolerations, lasting) {
             found.tainted += 1;
             found.taint.get_or_insert_with(|| taint.key.clone());
+            found.kept_off.insert(node.name_any(), tainted(node, taint));
             continue;
         }
-        found.nodes.insert(node.name_any(), obstacle(node));
+        let under_pressure = || {
+            let taint = untolerated(node, &placement.tolerations, passing)?;
+            Some(tainted(node, taint))
+        };
+        found
+            .nodes
+            .insert(node.name_any(), obstacle(node).or_else(under_pressure));
     }
     found
 }
@@ -107,14 +127,34 @@ fn taints(node: &Node) -> impl Iterator<Item = &Taint> {
     node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
 }
 
-/// The first taint that keeps pods away and is not tolerated. Those that the cluster itself sets on a node that is not
-/// ready or cordoned are told as such.
-fn untolerated<'a>(node: &'a Node, tolerations: &[Toleration]) -> Option<&'a Taint> {
-    let mut taints = taints(node).filter(|taint| {
-        let of_the_cluster = taint.key.starts_with("node.kubernetes.io/");
-        !of_the_cluster && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute")
-    });
+/// The first taint of a kind that keeps pods away and is not tolerated.
+fn untolerated<'a>(node: &'a Node, tolerations: &[Toleration], kind: fn(&Taint) -> bool) -> Option<&'a Taint> {
+    let mut taints =
+        taints(node).filter(|taint| kind(taint) && matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute"));
     taints.find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
+}
+
+/// Somebody has set it to keep pods away.
+fn lasting(taint: &Taint) -> bool {
+    !taint.key.starts_with(OF_THE_CLUSTER)
+}
+
+/// The cluster sets it on a node that lacks something, and takes it away when that is there again.
+fn passing(taint: &Taint) -> bool {
+    let key = taint.key.as_str();
+    key.starts_with(OF_THE_CLUSTER) && key != MEMORY_PRESSURE && !TOLD_OTHERWISE.contains(&key)
+}
+
+fn tainted(node: &Node, taint: &Taint) -> Obstacle {
+    let name = node.name_any();
+    Obstacle {
+        reason: "Tainted",
+        message: format!(
+            "{name} has the taint {}:{}, which spec.placement.tolerations does not put up with: without it, the \
+             experiment measures it if it still runs",
+            taint.key, taint.effect
+        ),
+    }
 }
 
 /// As the scheduler does: no key means every key, no effect every effect.

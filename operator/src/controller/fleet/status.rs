@@ -1,9 +1,14 @@
 //! The status of a fleet: bounded at any number of nodes. Pure.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use lem_crds::{
     EfficiencyExperimentStatus,
-    status::{ExperimentPhase, FleetStatus, NodesWithoutResult, PointResult, Progress, Verdict, VerdictCounts},
+    status::{
+        ExperimentPhase, FleetStatus, FrontPoint, Headline, NodesWithoutResult, ObjectiveStatus, PointResult, Progress,
+        VerdictCounts,
+    },
 };
 
 use super::{
@@ -18,8 +23,8 @@ use super::{
     nodes::Candidates,
 };
 use crate::experiment::{
-    Account, ClassResult, MAXIMUM_POINTS, Most, NodeResult, classes, objective, pareto_front, plan_status, summary,
-    work,
+    Account, ClassResult, MAXIMUM_POINTS, Most, NodeResult, cheapest, class_means, classes, objective, pareto_front,
+    plan_status, summary, work,
 };
 
 /// Lists of a class where there are few classes.
@@ -70,9 +75,7 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     if classes.len() > FEW_CLASSES {
         classes = crate::experiment::classes(&prepared.spec, &results, MANY);
     }
-    let left_out = classes.len().saturating_sub(MAXIMUM_POINTS);
-    classes.truncate(MAXIMUM_POINTS);
-    let (mut points, classes): (Vec<_>, Vec<_>) = classes
+    let (mut points, mut classes): (Vec<_>, Vec<_>) = classes
         .into_iter()
         .map(|ClassResult { point, fleet }| (point, fleet))
         .unzip();
@@ -82,8 +85,11 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     let account = accounts.fold(Account::default(), Account::and);
     let of_node = work(&prepared.spec, &prepared.points, prepared.cohorts.len());
     let counts = (progress.finished, progress.planned);
-    let chosen = prepared.spec.objective.as_ref();
-    let chosen = chosen.map(|wanted| objective(wanted, &points, &|point, metric| of_nodes(&results, point, metric)));
+    // Among all points, also those for which the status has no room.
+    let choice = choice(prepared, &points, &results);
+    let left_out = points.len() - choice.listed.len();
+    keep(&mut points, &choice.listed);
+    keep(&mut classes, &choice.listed);
     let mut status = EfficiencyExperimentStatus {
         observed_generation: generation,
         plan: Some(plan_status(
@@ -94,9 +100,9 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
             decided.nodes.matching * prepared.spec.processes.count,
         )),
         spent: (progress.finished > 0).then(|| account.spent(&prepared.spec)),
-        headline: summary::headline(&points, chosen.as_ref()),
-        pareto_front: pareto_front(&points),
-        objective: chosen,
+        headline: choice.headline,
+        pareto_front: choice.front,
+        objective: choice.objective,
         points,
         fleet: Some(FleetStatus {
             nodes: decided.nodes,
@@ -125,14 +131,64 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     status
 }
 
-/// Means of a metric at a point, one for each node of the point's class that has a usable one.
-fn of_nodes(results: &[&NodeResult], of: &PointResult, metric: &str) -> Vec<f64> {
-    let points = results.iter().flat_map(|node| &node.points).map(|point| &point.result);
-    let same = points.filter(|point| {
-        let usable = point.verdict != Verdict::Invalid && point.energy_scope == of.energy_scope;
-        usable && point.index == of.index && point.node_class == of.node_class
-    });
-    same.filter_map(|point| Some(point.metrics.get(metric)?.mean)).collect()
+/// Which of the points to take, and which of them a status lists.
+struct Choice {
+    headline: Option<Headline>,
+    front: Vec<FrontPoint>,
+    objective: Option<ObjectiveStatus>,
+    listed: BTreeSet<usize>,
+}
+
+fn choice(prepared: &Prepared, points: &[PointResult], results: &[&NodeResult]) -> Choice {
+    let wanted = prepared.spec.objective.as_ref();
+    let mut objective =
+        wanted.map(|wanted| objective(wanted, points, &|point, metric| class_means(results, point, metric)));
+    let mut front = pareto_front(points);
+    let listed = listed(points, objective.as_ref(), &front);
+    let headline = summary::headline(points, objective.as_ref());
+    front.truncate(MAXIMUM_POINTS);
+    if let Some(objective) = &mut objective {
+        objective.classes.truncate(MAXIMUM_POINTS);
+    }
+    Choice {
+        headline,
+        front,
+        objective,
+        listed,
+    }
+}
+
+fn keep<T>(list: &mut Vec<T>, positions: &BTreeSet<usize>) {
+    let mut position = 0..;
+    list.retain(|_| position.next().is_some_and(|position| positions.contains(&position)));
+}
+
+/// Positions of the points that a status lists. Where there are too many, those come first that are chosen, then those
+/// of the front, then the others in their order.
+fn listed(points: &[PointResult], chosen: Option<&ObjectiveStatus>, front: &[FrontPoint]) -> BTreeSet<usize> {
+    if points.len() <= MAXIMUM_POINTS {
+        return (0..points.len()).collect();
+    }
+    let position = |index: u32, class: &str| {
+        let mut points = points.iter();
+        points.position(|point| point.index == index && point.node_class == class)
+    };
+    let answers = chosen.into_iter().flat_map(|chosen| &chosen.classes);
+    let best = answers.filter_map(|class| position(class.best.as_ref()?.point, &class.node_class));
+    let least_energy = cheapest(points)
+        .into_iter()
+        .filter_map(|point| position(point.index, &point.node_class));
+    let of_front = front
+        .iter()
+        .filter_map(|point| position(point.point, &point.node_class));
+    let mut listed = BTreeSet::new();
+    for position in best.chain(least_energy).chain(of_front).chain(0..points.len()) {
+        if listed.len() == MAXIMUM_POINTS {
+            break;
+        }
+        listed.insert(position);
+    }
+    listed
 }
 
 /// Trials of all nodes; a node that has reported nothing is planned as the spec says.

@@ -3,8 +3,18 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
-use lem_crds::{EfficiencyExperiment, experiment::Barrier, status::ExperimentPhase};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{Node, Pod},
+};
+use kube::ResourceExt;
+use lem_crds::{
+    EfficiencyExperiment, Runner, RunnerStatus, SCHEMA_VERSION,
+    experiment::Barrier,
+    plan::TrialIdentity,
+    runner::RunnerPhase,
+    status::{ExperimentPhase, ProcessFailure, TrialFailure},
+};
 use serde_json::{Value, json};
 
 use super::{
@@ -15,12 +25,14 @@ use super::{
 };
 use crate::{
     controller::{
+        build::{self, CohortPlan, Defaults, fleet_access, runner_name},
         decide::{Change, End, Stage},
         neighbour::Neighbour,
         prepare::{Prepared, prepare},
-        view::Observed,
+        stall::Cause,
+        view::{JOB_NAME_LABEL, Observed, Unexplained, UnexplainedKind},
     },
-    experiment::tests::fixtures,
+    experiment::{MAXIMUM_POINTS, NodeResult, Record, tests::fixtures},
 };
 
 fn experiment(placement: &Value) -> EfficiencyExperiment {
@@ -62,13 +74,18 @@ fn merge(into: &mut Value, changes: &Value) {
 
 /// What a look at a node says on which nothing was begun.
 fn first_look(prepared: &Prepared, node: &str, obstacle: Option<&Obstacle>) -> Outlook {
+    look_at(prepared, node, obstacle, &Observed::default())
+}
+
+fn look_at(prepared: &Prepared, node: &str, obstacle: Option<&Obstacle>, observed: &Observed) -> Outlook {
     let this = Neighbour::of(&experiment(&json!({})));
     look(&Seen {
         prepared,
         this: &this,
         node,
         obstacle,
-        observed: &Observed::default(),
+        observed,
+        unexplained: None,
         over_budget: None,
         now: now(),
     })
@@ -100,6 +117,118 @@ fn decided(prepared: &Prepared, outlooks: &[Outlook], granted: &[&str], now: Tim
         created: self::now(),
         now,
     })
+}
+
+/// The mailbox and the Job of the first process of a node, as they are made.
+fn made(prepared: &Prepared, node: &str) -> (Runner, Job) {
+    let outlook = first_look(prepared, node, None);
+    let NodeState::Waiting(changes) = &outlook.state else {
+        panic!("{:?}", outlook.state);
+    };
+    let [Change::CreateCohort { cohort, assignment, .. }] = changes.as_slice() else {
+        panic!("{changes:?}");
+    };
+    let of_plan = prepared.cohorts.iter().find(|one| one.key == *cohort).unwrap();
+    let objects = build::cohort(&CohortPlan {
+        owner: &prepared.owner,
+        spec: &prepared.spec,
+        pod_patch: &prepared.pod_patch,
+        defaults: &Defaults {
+            runner_image: "lem-runner".to_owned(),
+            runner_image_gpu: None,
+            node_agent: false,
+        },
+        key: cohort,
+        incarnation: 0,
+        node: Some(node),
+        load: &of_plan.load,
+        trials: 1,
+        assignment,
+        upcoming: &[],
+    });
+    let mut runners = objects.runners;
+    let mut job = objects.job;
+    job.metadata.creation_timestamp = serde_json::from_value(json!(now())).unwrap();
+    (runners.remove(0), job)
+}
+
+/// The mailbox of a process that has loaded, measured so many cycles and ended, or was ended.
+fn ended_after(prepared: &Prepared, node: &str, cycles: u32) -> Observed {
+    let (mut runner, _) = made(prepared, node);
+    runner.spec.finish = true;
+    let point = &prepared.points[0];
+    let mut status = RunnerStatus {
+        schema_version: SCHEMA_VERSION,
+        pod_uid: "pod".to_owned(),
+        phase: RunnerPhase::Idle,
+        ..RunnerStatus::default()
+    };
+    for cycle in 0..cycles {
+        let identity = TrialIdentity {
+            plan_sha256: point.plan_sha256.clone(),
+            point: point.index,
+            cycle,
+            attempt: 0,
+        };
+        let begin = f64::from(cycle) * 20.0;
+        let process = fixtures::process(0, &identity, begin, begin + 10.0);
+        status.environment = Some(process.environment);
+        status.windows.extend(process.window);
+    }
+    runner.status = Some(status);
+    Observed {
+        runners: vec![runner],
+        ..Observed::default()
+    }
+}
+
+/// The mailbox of a process that was given up without a window, for this reason.
+fn given_up(prepared: &Prepared, node: &str, came_to_run: bool, category: &str, message: &str) -> Observed {
+    let (mut runner, _) = made(prepared, node);
+    runner.spec.finish = true;
+    runner.spec.failures = vec![TrialFailure {
+        trial: runner.spec.assignment.as_ref().unwrap().trial.clone(),
+        processes: vec![ProcessFailure {
+            process: 0,
+            category: category.to_owned(),
+            message: message.to_owned(),
+        }],
+    }];
+    runner.status = came_to_run.then(|| RunnerStatus {
+        pod_uid: "pod".to_owned(),
+        phase: RunnerPhase::Loading,
+        ..RunnerStatus::default()
+    });
+    Observed {
+        runners: vec![runner],
+        ..Observed::default()
+    }
+}
+
+/// Mailbox, Job and a pod that the scheduler has refused for so many seconds.
+fn without_room(prepared: &Prepared, node: &str, seconds: i64) -> Observed {
+    let (runner, job) = made(prepared, node);
+    let pod: Pod = serde_json::from_value(json!({
+        "metadata": {"name": "pod", "uid": "pod", "creationTimestamp": now() - jiff::SignedDuration::from_secs(seconds),
+            "labels": {JOB_NAME_LABEL: job.name_any(), "batch.kubernetes.io/job-completion-index": "0"}},
+        "spec": {"containers": []},
+        "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."}]},
+    }))
+    .unwrap();
+    Observed {
+        runners: vec![runner],
+        jobs: vec![job],
+        pods: vec![pod],
+        ..Observed::default()
+    }
+}
+
+fn cordoned(name: &str) -> Obstacle {
+    Obstacle {
+        reason: "Cordoned",
+        message: format!("{name} is cordoned"),
+    }
 }
 
 /// Nodes on which something is begun.
@@ -315,4 +444,276 @@ fn a_suspended_fleet_begins_nothing_and_a_cancelled_one_ends() {
     let decision = decided(&prepared, &outlooks, &[], now());
     assert_eq!(decision.decision.stage, Stage::Over(End::Cancelled));
     assert_eq!(decision.without_result[0].count, 2);
+}
+
+#[test]
+fn a_node_that_was_drained_after_a_window_counts_as_failed_until_it_is_back_and_then_goes_on() {
+    let prepared = prepare(&experiment(&json!({"maxConcurrentNodes": 1}))).unwrap();
+    let observed = ended_after(&prepared, "a", 1);
+    let away = look_at(&prepared, "a", Some(&cordoned("a")), &observed);
+    let NodeState::Away(why) = &away.state else {
+        panic!("{:?}", away.state);
+    };
+    assert_eq!(why.reason, "Cordoned");
+    assert!(!away.is_settled(), "it is looked at again");
+    let decision = decided(&prepared, std::slice::from_ref(&away), &[], now());
+    assert_eq!((decision.nodes.failed, decision.without_result[0].failed), (1, true));
+
+    let back = look_at(&prepared, "a", None, &observed);
+    assert!(matches!(back.state, NodeState::Between { busy: false, .. }));
+    let decision = decided(&prepared, &[first_look(&prepared, "b", None), back.clone()], &[], now());
+    assert_eq!(begun(&decision), ["a"], "what is half done comes first");
+    assert_eq!((decision.nodes.measuring, decision.nodes.failed), (1, 0));
+    let other = in_state(&prepared, "c", NodeState::Measuring);
+    let decision = decided(&prepared, &[other, back], &[], now());
+    assert_eq!(begun(&decision), [] as [&str; 0], "it waits for its place");
+    assert_eq!((decision.nodes.waiting, decision.nodes.measuring), (1, 1));
+}
+
+#[test]
+fn a_node_that_goes_on_does_so_when_too_many_others_have_failed() {
+    let prepared = prepare(&experiment(&json!({"maxFailedNodes": 0}))).unwrap();
+    let observed = ended_after(&prepared, "a", 1);
+    let outlooks = [
+        look_at(&prepared, "a", None, &observed),
+        first_look(&prepared, "b", None),
+        in_state(&prepared, "c", failed()),
+    ];
+    let decision = decided(&prepared, &outlooks, &[], now());
+    assert_eq!(begun(&decision), ["a"]);
+    assert!(matches!(decision.decision.stage, Stage::Fleet(_)));
+}
+
+#[test]
+fn a_process_that_crashed_while_it_loaded_has_failed_and_one_that_found_no_room_was_not_placed() {
+    let prepared = prepare(&experiment(&json!({}))).unwrap();
+    let state = |came_to_run: bool, category: &str, message: &str| {
+        let observed = given_up(&prepared, "a", came_to_run, category, message);
+        match look_at(&prepared, "a", None, &observed).state {
+            NodeState::Failed(why) => (true, why.reason),
+            NodeState::NotMeasured(why) => (false, why.reason),
+            other => panic!("{other:?}"),
+        }
+    };
+    let deadline = |what: &str| format!("did not {what} within its deadline");
+    let of_reason = |failed: bool, reason: &str| (failed, reason.to_owned());
+    assert_eq!(
+        state(true, "exited", "pod p ended: OOMKilled, exit code 137"),
+        of_reason(true, "exited")
+    );
+    assert_eq!(
+        state(false, "exited", "pod p ended: OOMKilled, exit code 137"),
+        of_reason(true, "exited"),
+        "before its first word"
+    );
+    assert_eq!(
+        state(true, "deadline", &deadline("load the model")),
+        of_reason(true, "deadline")
+    );
+    assert_eq!(
+        state(false, "deadline", &deadline("start its pod: no node has the GPUs free")),
+        of_reason(false, "NotPlaced")
+    );
+    assert_eq!(
+        state(true, "deadline", &deadline("start its pod")),
+        of_reason(true, "deadline"),
+        "a pod before it ran"
+    );
+}
+
+#[test]
+fn a_node_without_room_gives_its_place_to_one_that_was_not_begun_and_comes_again_after_it() {
+    let prepared = prepare(&experiment(&json!({"maxConcurrentNodes": 1}))).unwrap();
+    let soon = look_at(&prepared, "a", None, &without_room(&prepared, "a", 30));
+    assert_eq!((soon.gives_way.len(), soon.state == NodeState::Measuring), (0, true));
+    assert_eq!(soon.wake_at, Some(now() + jiff::SignedDuration::from_secs(90)));
+    let observed = without_room(&prepared, "a", 120);
+    let busy = look_at(&prepared, "a", None, &observed);
+    let fresh = first_look(&prepared, "b", None);
+    let decision = decided(&prepared, &[busy.clone(), fresh.clone()], &[], now());
+    assert_eq!(begun(&decision), [] as [&str; 0], "its place is not free yet");
+    let job = observed.jobs[0].name_any();
+    let deleted = |change: &Change| matches!(change, Change::DeleteJob { name } if *name == job);
+    assert!(
+        decision.decision.changes.iter().any(deleted),
+        "{:?}",
+        decision.decision.changes
+    );
+    let alone = decided(&prepared, &[busy], &[], now());
+    assert_eq!(alone.decision.changes, [], "nobody wants its place");
+
+    let mut closed = observed.runners.clone();
+    closed[0].spec.finish = true;
+    let closed = Observed {
+        runners: closed,
+        ..Observed::default()
+    };
+    let again = look_at(&prepared, "a", None, &closed);
+    assert!(matches!(again.state, NodeState::Between { busy: true, .. }));
+    assert_eq!(begun(&decided(&prepared, &[again.clone(), fresh], &[], now())), ["b"]);
+    assert_eq!(begun(&decided(&prepared, &[again], &[], now())), ["a"]);
+}
+
+#[test]
+fn a_fleet_is_stalled_when_none_of_its_processes_starts_and_one_reason_is_known() {
+    let prepared = prepare(&experiment(&json!({}))).unwrap();
+    let waiting = |node: &str, cause: Option<Cause>, since: Timestamp| Outlook {
+        stall: cause,
+        unexplained: Some(Unexplained {
+            kind: UnexplainedKind::Job,
+            name: format!("job-{node}"),
+            since,
+        }),
+        ..in_state(&prepared, node, NodeState::Measuring)
+    };
+    let quota = Cause::new("QuotaExceeded", "a ResourceQuota refuses the pods");
+    let long_ago = now() - jiff::SignedDuration::from_secs(60);
+    let stall = |outlooks: &[Outlook]| {
+        let decision = decided(&prepared, outlooks, &[], now()).decision;
+        decision.stall.map(|cause| cause.reason)
+    };
+    let known = waiting("a", Some(quota), long_ago);
+    assert_eq!(
+        stall(&[known.clone(), waiting("b", None, long_ago)]),
+        Some("QuotaExceeded")
+    );
+    assert_eq!(stall(&[known.clone(), waiting("b", None, now())]), None, "it may start");
+    assert_eq!(
+        stall(&[known, in_state(&prepared, "b", NodeState::Measuring)]),
+        None,
+        "it has started"
+    );
+}
+
+#[test]
+fn the_rights_of_a_fleet_that_no_role_can_name_are_granted_for_what_is_under_way_and_comes_next() {
+    let mut experiment = experiment(&json!({"maxConcurrentNodes": 2}));
+    experiment.spec.processes.restart = lem_crds::experiment::Restart::PerPoint;
+    experiment.spec.sweep = serde_json::from_value(
+        json!([{"field": "workload.maxOutputTokens", "values": (33..=56).collect::<Vec<u32>>()}]),
+    )
+    .unwrap();
+    let prepared = prepare(&experiment).unwrap();
+    assert_eq!(prepared.cohorts.len(), 24);
+    let outlooks: Vec<Outlook> = (0..500)
+        .map(|index| first_look(&prepared, &format!("node-{index:04}"), None))
+        .collect();
+    let first = decided(&prepared, &outlooks, &[], now());
+    let Change::Grant { runners } = &first.decision.changes[0] else {
+        panic!("{:?}", first.decision.changes[0]);
+    };
+    assert!(runners.len() <= 10_000, "{}", runners.len());
+    let role = fleet_access(&prepared.owner, runners).role;
+    let bytes = serde_json::to_vec(&role).unwrap().len();
+    assert!(bytes < 1024 * 1024, "{bytes} bytes");
+    let of = |cohort: usize, node: &str| {
+        let key = &prepared.cohorts[cohort].key;
+        runner_name(&build::node_cohort_name(&prepared.owner, key, node, 0), 0)
+    };
+    for node in ["node-0000", "node-0001"] {
+        assert!((0..24).all(|cohort| runners.contains(&of(cohort, node))), "{node}");
+    }
+    assert!(!runners.contains(&of(0, "node-0499")), "it is far from its turn");
+}
+
+#[test]
+fn the_best_point_is_looked_for_among_all_and_is_listed_though_the_status_has_no_room_for_all() {
+    let count = 60_u32;
+    let mut experiment = experiment(&json!({}));
+    experiment.spec.protocol.cycles = 1;
+    experiment.spec.objective = serde_json::from_value(json!({"minimise": "joulesPerToken"})).unwrap();
+    experiment.spec.sweep = serde_json::from_value(json!([
+        {"field": "workload.maxOutputTokens", "values": (33..=32 + count).collect::<Vec<u32>>()},
+    ]))
+    .unwrap();
+    let prepared = prepare(&experiment).unwrap();
+    let outlooks = ["a", "b"].map(|node| {
+        let mut status = RunnerStatus {
+            schema_version: SCHEMA_VERSION,
+            ..RunnerStatus::default()
+        };
+        for point in &prepared.points {
+            let identity = TrialIdentity {
+                plan_sha256: point.plan_sha256.clone(),
+                point: point.index,
+                cycle: 0,
+                attempt: 0,
+            };
+            let begin = f64::from(point.index) * 20.0;
+            let mut process = fixtures::process(0, &identity, begin, begin + 10.0);
+            // A class of its own for each node.
+            process.environment.gpus[0].product = Some(format!("board {node}"));
+            let mut window = process.window.unwrap();
+            // The further, the more tokens for the same energy.
+            window.output_tokens = 50 + u64::from(point.index);
+            status.environment = Some(process.environment);
+            status.windows.push(window);
+        }
+        let record = Record { process: 0, status };
+        Outlook {
+            result: Some(NodeResult::new(&prepared.spec, &prepared.points, node, &[record], &[])),
+            ..in_state(&prepared, node, NodeState::Measured)
+        }
+    });
+    let decision = decided(&prepared, &outlooks, &[], now());
+    let outlooks: Vec<&Outlook> = outlooks.iter().collect();
+    let status = status(&Aggregated {
+        prepared: &prepared,
+        generation: Some(1),
+        before: &lem_crds::EfficiencyExperimentStatus::default(),
+        candidates: &Candidates::default(),
+        outlooks: &outlooks,
+        decided: &decision,
+        now: now(),
+    });
+    let objective = status.objective.unwrap();
+    let best: Vec<u32> = objective
+        .classes
+        .iter()
+        .map(|class| class.best.as_ref().unwrap().point)
+        .collect();
+    assert_eq!(best, [count - 1, count - 1]);
+    let fleet = status.fleet.unwrap();
+    assert_eq!(
+        (status.points.len(), fleet.classes.len()),
+        (MAXIMUM_POINTS, MAXIMUM_POINTS)
+    );
+    assert_eq!(fleet.classes_left_out, 20);
+    for class in &objective.classes {
+        let listed = |index: u32, of: &str| index == count - 1 && *of == class.node_class;
+        assert!(status.points.iter().any(|point| listed(point.index, &point.node_class)));
+        assert!(fleet.classes.iter().any(|one| listed(one.point, &one.node_class)));
+    }
+    assert!(status.pareto_front.iter().any(|point| point.point == count - 1));
+}
+
+#[test]
+fn a_node_with_a_taint_says_so_whether_it_was_begun_before_or_the_cluster_set_it() {
+    let nodes = [
+        node(
+            "dedicated",
+            &json!({"spec": {"taints": [{"key": "dedicated", "effect": "NoExecute"}]}}),
+        ),
+        node(
+            "full",
+            &json!({"spec": {"taints": [{"key": "node.kubernetes.io/disk-pressure", "effect": "NoSchedule"}]}}),
+        ),
+        node(
+            "busy",
+            &json!({"spec": {"taints": [{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]}}),
+        ),
+    ];
+    let placement = serde_json::from_value(json!({})).unwrap();
+    let found = candidates(&nodes, &placement, 0);
+    assert!(!found.nodes.contains_key("dedicated"), "it is no part of the fleet");
+    let prepared = prepare(&experiment(&json!({}))).unwrap();
+    let begun = ended_after(&prepared, "dedicated", 1);
+    let outlook = look_at(&prepared, "dedicated", found.kept_off.get("dedicated"), &begun);
+    assert!(matches!(&outlook.state, NodeState::Away(why) if why.reason == "Tainted"));
+    let full = found.nodes["full"].as_ref().unwrap();
+    assert_eq!(full.reason, "Tainted");
+    assert!(full.message.contains("disk-pressure:NoSchedule"), "{}", full.message);
+    assert_eq!(found.nodes["busy"], None);
+    let tolerant = serde_json::from_value(json!({"tolerations": [{"operator": "Exists"}]})).unwrap();
+    assert_eq!(candidates(&nodes, &tolerant, 0).nodes["full"], None);
 }

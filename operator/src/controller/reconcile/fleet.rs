@@ -24,16 +24,16 @@ use super::{
         expectation,
         fleet::{
             decide::{self, Fleet},
-            look::{self, BUDGET_SPENT, NodeState, Outlook, Seen},
+            look::{self, Outlook, Seen},
             nodes::{self, Candidates, Obstacle},
             status::{self, Aggregated},
         },
-        memory::Settled,
+        memory::{BETWEEN_QUESTIONS, Settled},
         neighbour::Neighbour,
         observe::{self, OfNode},
         prepare::Prepared,
         stall::Cause,
-        view::Observed,
+        view::{Observed, Unexplained, UnexplainedKind},
     },
     Context, SOON, apply, remember, write_status,
 };
@@ -207,11 +207,12 @@ async fn carry_out(
         return Ok(Action::requeue(SOON));
     }
     applied?;
+    let explained_in = explain(prepared, outlooks, now, context).await;
     let deadline = decided.decision.wake_at.map(|at| {
         let ahead = Duration::try_from(at.duration_since(now)).unwrap_or_default();
         ahead + Duration::from_millis(100)
     });
-    Ok(match write_in.into_iter().chain(deadline).min() {
+    Ok(match write_in.into_iter().chain(deadline).chain(explained_in).min() {
         Some(pause) => Action::requeue(pause),
         None => Action::await_change(),
     })
@@ -239,22 +240,28 @@ fn looks(
             outlooks.push(known);
             continue;
         }
-        let observed = of_node.observed();
+        let mut observed = of_node.observed();
         let obstacle = match candidates.nodes.get(node) {
             Some(obstacle) => obstacle.as_ref(),
-            None => Some(&gone),
+            None => Some(candidates.kept_off.get(node).unwrap_or(&gone)),
         };
+        let unexplained = of_node.unexplained();
+        if let Some(what) = &unexplained {
+            let words = context.memories.of(uid, |memory| memory.explanations.words(what));
+            tell(&mut observed, what, words);
+        }
         let outlook = look::look(&Seen {
             prepared,
             this,
             node,
             obstacle,
             observed: &observed,
+            unexplained: unexplained.as_ref(),
             over_budget,
             now,
         });
         let settled = Arc::new(Settled { versions, outlook });
-        if is_settled(&settled.outlook) {
+        if settled.outlook.is_settled() {
             let kept = Arc::clone(&settled);
             context
                 .memories
@@ -272,14 +279,41 @@ fn only(changes: Vec<Change>) -> Decision {
     }
 }
 
-/// Nothing will change there any more unless its mailboxes do. A budget may be raised.
-fn is_settled(outlook: &Outlook) -> bool {
-    let ended = match &outlook.state {
-        NodeState::Measured => true,
-        NodeState::Failed(why) => why.reason != BUDGET_SPENT,
-        _ => false,
-    };
-    ended && outlook.changes.is_empty()
+/// Puts what the events have said into what was seen of a node.
+fn tell(observed: &mut Observed, what: &Unexplained, words: Option<String>) {
+    match what.kind {
+        UnexplainedKind::Job => observed.job_warning = words,
+        UnexplainedKind::Pod => observed
+            .pod_warnings
+            .extend(words.map(|words| (what.name.clone(), words))),
+    }
+}
+
+/// Asks why one of all processes that do not start does not: the next look knows the answer. Gives when that is due.
+async fn explain(prepared: &Prepared, outlooks: &[&Outlook], now: Timestamp, context: &Context) -> Option<Duration> {
+    let unexplained: Vec<&Unexplained> = outlooks.iter().filter_map(|one| one.unexplained.as_ref()).collect();
+    let (late, early): (Vec<&Unexplained>, Vec<&Unexplained>) =
+        unexplained.into_iter().partition(|what| what.late_at() <= now);
+    let uid = prepared.owner.uid.as_str();
+    let next = context
+        .memories
+        .of(uid, |memory| memory.explanations.next(&late, Instant::now()));
+    if let Some(what) = next {
+        let found = observe::explain(&context.client, &prepared.owner.namespace, what).await;
+        let words = found.unwrap_or_else(|error| {
+            // An explanation is no reason to stop.
+            tracing::debug!(%error, name = what.name, "events cannot be read");
+            None
+        });
+        context
+            .memories
+            .of(uid, |memory| memory.explanations.learn(what, words, Instant::now()));
+    }
+    let due = early
+        .iter()
+        .filter_map(|what| Duration::try_from(what.late_at().duration_since(now)).ok());
+    let answer = (!late.is_empty()).then_some(BETWEEN_QUESTIONS);
+    due.chain(answer).min()
 }
 
 /// Why the budget has no room for one more window on each node that is being measured. What each node has spent is read

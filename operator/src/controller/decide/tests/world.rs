@@ -369,6 +369,9 @@ impl World {
             .collect();
         self.most_running = self.most_running.max(running.len());
         for (job, processes) in running {
+            if self.is_held_back(&job) {
+                continue;
+            }
             for process in 0..processes {
                 self.process_acts(&job, process);
             }
@@ -385,6 +388,28 @@ impl World {
                 json!({"conditions": [{"type": kind, "status": "True", "reason": "Simulated"}]}),
             )
             .unwrap();
+        }
+    }
+
+    /// What the Job controller does with a Job that is suspended or was; gives whether it may have no pods.
+    fn is_held_back(&mut self, job: &str) -> bool {
+        let now = self.now;
+        let job = self.jobs.iter_mut().find(|one| one.name_any() == job).unwrap();
+        let suspended = job.spec.as_ref().unwrap().suspend == Some(true);
+        let condition = |status: &str| json!([{"type": "Suspended", "status": status, "reason": "Simulated"}]);
+        if suspended {
+            job.status = serde_json::from_value(json!({"conditions": condition("True")})).unwrap();
+        } else if job.status.as_ref().is_some_and(|status| status.start_time.is_none()) {
+            let resumed = json!({"startTime": now, "conditions": condition("False")});
+            job.status = serde_json::from_value(resumed).unwrap();
+        }
+        suspended
+    }
+
+    /// What a queue does when there is room.
+    pub(super) fn admit(&mut self) {
+        for job in &mut self.jobs {
+            job.spec.as_mut().unwrap().suspend = Some(false);
         }
     }
 
@@ -489,8 +514,9 @@ impl World {
 }
 
 fn ended(job: &Job) -> Option<String> {
-    let conditions = job.status.as_ref()?.conditions.as_ref()?;
-    conditions.first().map(|condition| condition.type_.clone())
+    let mut conditions = job.status.as_ref()?.conditions.iter().flatten();
+    let end = conditions.find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed"));
+    end.map(|condition| condition.type_.clone())
 }
 
 /// One step of a process, as `runner/src/protocol.rs` takes it; gives how its pod ended, if it did.
