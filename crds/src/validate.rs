@@ -6,6 +6,7 @@
 mod metadata;
 mod normalise;
 mod pod_patch;
+mod preset;
 mod structural;
 #[cfg(test)]
 mod tests;
@@ -19,8 +20,11 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-pub use self::pod_patch::pod_patch;
 use self::structural::Findings;
+pub use self::{
+    pod_patch::pod_patch,
+    preset::{PRESETS, presets},
+};
 use crate::{EfficiencyExperiment, EfficiencySchedule, GROUP, VERSION};
 
 /// One thing wrong with a manifest.

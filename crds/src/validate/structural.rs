@@ -171,7 +171,8 @@ pub(super) fn unknown_field<'a>(key: &str, known: impl Iterator<Item = &'a str> 
     }
 }
 
-fn suggestion<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+/// The name that was most likely meant.
+pub(super) fn suggestion<'a>(found: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     known
         .map(|name| (strsim::jaro_winkler(&found.to_lowercase(), &name.to_lowercase()), name))
         .filter(|(similarity, _)| *similarity > 0.85)

@@ -210,3 +210,30 @@ fn a_part_of_a_pod_is_kept_whatever_stands_in_it() {
     let admitted = experiment(&manifest(&runner)).unwrap();
     assert_eq!(json!(admitted.spec.runner.unwrap().pod_patch), patch);
 }
+
+#[test]
+fn a_preset_that_does_not_exist_is_found_in_the_model_and_in_the_sweep_that_takes_its_place() {
+    let said = |spec: &Value| -> Vec<String> {
+        let source = json!({"synthetic": {"preset": "lama-3.1-8b"}, "directory": null});
+        let mut manifest = manifest(&json!({"spec": {"model": {"source": source}}}));
+        merge(&mut manifest, &json!({ "spec": spec }));
+        let experiment = experiment(&manifest).unwrap();
+        let found = presets(&experiment.spec, "spec");
+        found.iter().map(ToString::to_string).collect()
+    };
+    let alone = said(&json!({}));
+    assert!(
+        alone.len() == 1
+            && alone[0].starts_with("spec.model.source.synthetic.preset: there is no preset \"lama-3.1-8b\"")
+            && alone[0].ends_with("did you mean llama-3.1-8b?"),
+        "{alone:?}"
+    );
+    let axis = json!({"field": "model.source.synthetic.preset", "values": ["tiny-test", "gpt-17"]});
+    let swept = said(&json!({ "sweep": [axis] }));
+    assert!(
+        swept.len() == 1 && swept[0].starts_with("spec.sweep[0].values[1]: there is no preset \"gpt-17\""),
+        "{swept:?}"
+    );
+    let known = PRESETS.map(|name| said(&json!({"model": {"source": {"synthetic": {"preset": name}}}})));
+    assert!(known.iter().all(Vec::is_empty), "{known:?}");
+}

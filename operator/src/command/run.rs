@@ -8,13 +8,17 @@ use std::{
 };
 
 use anyhow::Context;
+use kube::ResourceExt;
 use lem_crds::EfficiencyExperiment;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use super::{End, Output, color, print, report::render, report::write_all, width, yaml};
 use crate::{
     experiment::{Record, summary::Summary},
-    local::{manifest, run as local},
+    local::{
+        manifest::{self, ManifestError},
+        run as local,
+    },
     report,
 };
 
@@ -25,7 +29,7 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Set a field before running, such as `workload.requests=4`.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
     settings: Vec<String>,
     /// Folder that holds one folder of results per experiment.
     #[arg(long, value_name = "DIR", default_value = "results")]
@@ -42,21 +46,15 @@ pub(super) struct Arguments {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
-    let mut experiments = Vec::new();
-    for file in &arguments.files {
-        let read = manifest::read(file, &arguments.settings).and_then(|all| {
-            all.into_iter()
-                .map(|one| manifest::localise(one, file))
-                .collect::<Result<Vec<_>, _>>()
-        });
-        match read {
-            Ok(read) => experiments.extend(read),
-            Err(error) => {
+    let experiments = match read(arguments) {
+        Ok(experiments) => experiments,
+        Err(errors) => {
+            for error in errors {
                 eprintln!("error: {:#}", anyhow::Error::new(error));
-                return Ok(End::Invalid);
             }
+            return Ok(End::Invalid);
         }
-    }
+    };
     if arguments.dry_run {
         for experiment in &experiments {
             print(&plan::show(experiment, arguments.output)?)?;
@@ -77,6 +75,37 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
         }
     }
     Ok(end)
+}
+
+/// Every experiment of the files, or everything that is wrong with them.
+fn read(arguments: &Arguments) -> Result<Vec<EfficiencyExperiment>, Vec<ManifestError>> {
+    let settings = manifest::settings(&arguments.settings).map_err(|error| vec![error])?;
+    let (mut experiments, mut errors) = (Vec::new(), Vec::new());
+    for file in &arguments.files {
+        match manifest::read(file, &settings) {
+            Ok(read) => experiments.extend(read),
+            Err(found) => errors.extend(found),
+        }
+    }
+    // Results are kept by name, in whatever namespace the experiment is on a cluster.
+    let names = experiments.iter().map(|(place, one)| (place, one.name_any()));
+    errors.extend(manifest::unique(names).err());
+    let mut localised = Vec::new();
+    for (place, experiment) in experiments {
+        let ready = manifest::localise(experiment, &place).and_then(|experiment| {
+            match manifest::check_models(&experiment, &place) {
+                // A plan can be shown for models that are yet to be fetched.
+                Err(error) if arguments.dry_run => eprintln!("warning: {error}"),
+                checked => checked?,
+            }
+            Ok(experiment)
+        });
+        match ready {
+            Ok(experiment) => localised.push(experiment),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(localised) } else { Err(errors) }
 }
 
 fn one(experiment: &EfficiencyExperiment, arguments: &Arguments, interrupted: &Arc<AtomicBool>) -> anyhow::Result<End> {

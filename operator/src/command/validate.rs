@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Set a field before checking, such as `workload.requests=4`.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
     settings: Vec<String>,
     /// Check for a cluster: also refuse what its operator would, such as files that pods do not have.
     #[arg(long)]
@@ -70,23 +70,32 @@ fn name(document: &Document) -> String {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
+    let settings = match manifest::settings(&arguments.settings) {
+        Ok(settings) => settings,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return Ok(End::Invalid);
+        }
+    };
     let mut end = End::Valid;
     for file in &arguments.files {
-        match manifest::read_all(file, &arguments.settings) {
+        match manifest::read_all(file, &settings) {
             Ok(documents) => {
-                for document in documents {
+                for (place, document) in documents {
                     let name = name(&document);
                     match described(&document, arguments.cluster) {
-                        Ok(words) => print(&format!("{}: {name}: valid, {words}\n", file.display()))?,
+                        Ok(words) => print(&format!("{place}: {name}: valid, {words}\n"))?,
                         Err(error) => {
-                            eprintln!("error: {}: {name}: {error:#}", file.display());
+                            eprintln!("error: {place}: {name}: {error:#}");
                             end = End::Invalid;
                         }
                     }
                 }
             }
-            Err(error) => {
-                eprintln!("error: {:#}", anyhow::Error::new(error));
+            Err(errors) => {
+                for error in errors {
+                    eprintln!("error: {:#}", anyhow::Error::new(error));
+                }
                 end = End::Invalid;
             }
         }

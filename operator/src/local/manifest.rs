@@ -1,18 +1,29 @@
 //! From a file to an admitted experiment, and on to one whose every field can be honoured on this machine.
 
+mod documents;
+mod localise;
+mod setting;
+mod strict;
+#[cfg(test)]
+mod tests;
+
 use std::{
-    fs,
+    collections::BTreeMap,
     path::{Path, PathBuf},
 };
 
+use kube::ResourceExt;
 use lem_crds::{
-    EfficiencyExperiment, EfficiencySchedule,
-    experiment::{JsonLines, ModelSource, Prompts},
-    prompts,
+    EfficiencyExperiment, EfficiencySchedule, GROUP,
     validate::{self, Violation},
 };
-use serde::Deserialize;
 use serde_json::Value;
+
+pub use self::{
+    documents::{Place, documents},
+    localise::{check_models, localise},
+    setting::{Setting, settings},
+};
 
 /// Why a manifest cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -26,11 +37,11 @@ pub enum ManifestError {
         #[source]
         source: std::io::Error,
     },
-    /// Not YAML.
-    #[error("{} is not valid YAML", path.display())]
+    /// Not YAML, or a mapping has a field twice.
+    #[error("{place} is not valid YAML")]
     Yaml {
-        /// The file.
-        path: PathBuf,
+        /// The document.
+        place: Place,
         /// Where and why.
         #[source]
         source: serde_yaml::Error,
@@ -41,7 +52,7 @@ pub enum ManifestError {
         /// The file.
         path: PathBuf,
     },
-    /// `--set` is not `path=value`.
+    /// `--set` is not `field=value`.
     #[error("--set {argument}: {message}")]
     Set {
         /// As given.
@@ -49,11 +60,31 @@ pub enum ManifestError {
         /// What is wrong with it.
         message: String,
     },
+    /// A document of a kind that is not read here.
+    #[error("{place}: {kind} {remedy}")]
+    Foreign {
+        /// The document.
+        place: Place,
+        /// What it says it is.
+        kind: String,
+        /// Why it is refused, and what to do.
+        remedy: &'static str,
+    },
+    /// Two documents of one name: the second would go on with the results of the first.
+    #[error("{place}: {name} is in {first} already: results are kept by name, so give each a name of its own")]
+    Repeated {
+        /// The second.
+        place: Place,
+        /// The first.
+        first: Place,
+        /// The name, with its namespace if it has one.
+        name: String,
+    },
     /// The experiment breaks rules; each violation names its field.
-    #[error("{}: {}", path.display(), list(violations))]
+    #[error("{place}: {}", list(violations))]
     Invalid {
-        /// The file.
-        path: PathBuf,
+        /// The document.
+        place: Place,
         /// All of them.
         violations: Vec<Violation>,
     },
@@ -71,16 +102,19 @@ fn list(violations: &[Violation]) -> String {
 /// Reads every experiment of a file, sets fields, and admits each by the cluster's own rules.
 ///
 /// # Errors
-/// The first document that is not an admissible experiment.
-pub fn read(path: &Path, settings: &[String]) -> Result<Vec<EfficiencyExperiment>, ManifestError> {
-    let mut experiments = Vec::new();
-    for mut document in documents(path)? {
-        experiments.push(admit(path, &mut document, settings)?);
-    }
-    if experiments.is_empty() {
-        return Err(ManifestError::Empty { path: path.to_owned() });
-    }
-    Ok(experiments)
+/// One for every document that is not an admissible experiment.
+pub fn read(path: &Path, settings: &[Setting]) -> Result<Vec<(Place, EfficiencyExperiment)>, Vec<ManifestError>> {
+    each(path, |place, document| match Meaning::of(document) {
+        Meaning::Experiment => admit(place, document, settings),
+        Meaning::Schedule => {
+            let remedy = "runs on a cluster: give it to `kubectl apply`";
+            Err(foreign(place, document, remedy))
+        }
+        Meaning::Other => {
+            let remedy = "is no experiment: put it into a file of its own";
+            Err(foreign(place, document, remedy))
+        }
+    })
 }
 
 /// What a document of a file can be.
@@ -95,207 +129,166 @@ pub enum Document {
 /// Reads every experiment and every schedule of a file, sets fields, and admits each by the cluster's own rules.
 ///
 /// # Errors
-/// The first document that is neither.
-pub fn read_all(path: &Path, settings: &[String]) -> Result<Vec<Document>, ManifestError> {
-    let mut read = Vec::new();
-    for mut document in documents(path)? {
-        let is_schedule = document.get("kind").and_then(Value::as_str) == Some("EfficiencySchedule");
-        read.push(if is_schedule {
-            let schedule = admit_by(validate::schedule, path, &mut document, settings)?;
-            Document::Schedule(Box::new(schedule))
-        } else {
-            Document::Experiment(Box::new(admit(path, &mut document, settings)?))
-        });
-    }
-    if read.is_empty() {
-        return Err(ManifestError::Empty { path: path.to_owned() });
-    }
+/// One for every document that is neither, or that has the kind and the name of another.
+pub fn read_all(path: &Path, settings: &[Setting]) -> Result<Vec<(Place, Document)>, Vec<ManifestError>> {
+    let read = each(path, |place, document| match Meaning::of(document) {
+        Meaning::Experiment => {
+            let experiment = admit(place, document, settings)?;
+            Ok(Document::Experiment(Box::new(experiment)))
+        }
+        Meaning::Schedule => {
+            let schedule = admit_schedule(place, document, settings)?;
+            Ok(Document::Schedule(Box::new(schedule)))
+        }
+        Meaning::Other => {
+            let remedy = "is neither experiment nor schedule: put it into a file of its own";
+            Err(foreign(place, document, remedy))
+        }
+    })?;
+    let names = read.iter().map(|(place, document)| match document {
+        Document::Experiment(experiment) => (place, full_name(&**experiment)),
+        Document::Schedule(schedule) => (place, format!("schedule {}", full_name(&**schedule))),
+    });
+    unique(names).map_err(|error| vec![error])?;
     Ok(read)
 }
 
-/// Reads every document of a file that is not empty, whatever it holds.
-///
-/// # Errors
-/// The file cannot be read, or is not YAML.
-pub fn documents(path: &Path) -> Result<Vec<Value>, ManifestError> {
-    let text = fs::read_to_string(path).map_err(|source| ManifestError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let read = serde_yaml::Deserializer::from_str(&text).map(|document| {
-        Value::deserialize(document).map_err(|source| ManifestError::Yaml {
-            path: path.to_owned(),
-            source,
-        })
-    });
-    let read = read.filter(|document| !document.as_ref().is_ok_and(Value::is_null));
-    read.collect()
-}
-
-/// Sets fields of a document, and admits it as an experiment by the cluster's own rules.
-///
-/// # Errors
-/// A setting that cannot be made, or every rule that is broken.
-pub fn admit(path: &Path, document: &mut Value, settings: &[String]) -> Result<EfficiencyExperiment, ManifestError> {
-    admit_by(validate::experiment, path, document, settings)
-}
-
-fn admit_by<T>(
-    rules: fn(&Value) -> Result<T, Vec<Violation>>,
+/// Everything that one function makes of the documents of a file, or everything that it says against them.
+fn each<T>(
     path: &Path,
-    document: &mut Value,
-    settings: &[String],
-) -> Result<T, ManifestError> {
-    for setting in settings {
-        set(document, setting)?;
+    mut one: impl FnMut(&Place, &mut Value) -> Result<T, ManifestError>,
+) -> Result<Vec<(Place, T)>, Vec<ManifestError>> {
+    let documents = documents(path).map_err(|error| vec![error])?;
+    if documents.is_empty() {
+        return Err(vec![ManifestError::Empty { path: path.to_owned() }]);
     }
-    rules(document).map_err(|violations| ManifestError::Invalid {
-        path: path.to_owned(),
-        violations,
-    })
+    let (mut read, mut errors) = (Vec::new(), Vec::new());
+    for (place, mut document) in documents {
+        match one(&place, &mut document) {
+            Ok(found) => read.push((place, found)),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(read) } else { Err(errors) }
 }
 
-/// Sets one field, given as `workload.requests=4`; the path starts in the spec unless it begins with `metadata.`.
-fn set(manifest: &mut Value, argument: &str) -> Result<(), ManifestError> {
-    let wrong = |message: &str| ManifestError::Set {
-        argument: argument.to_owned(),
-        message: message.to_owned(),
-    };
-    let (path, text) = argument
-        .split_once('=')
-        .ok_or_else(|| wrong("write path=value, such as workload.requests=4"))?;
-    let value: Value = serde_yaml::from_str(text).map_err(|_| wrong("the value is not YAML"))?;
-    let path = path.strip_prefix("spec.").unwrap_or(path);
-    let segments: Vec<&str> = match path.strip_prefix("metadata.") {
-        Some(rest) => std::iter::once("metadata").chain(rest.split('.')).collect(),
-        None => std::iter::once("spec").chain(path.split('.')).collect(),
-    };
-    let mut target = manifest;
-    for segment in &segments[..segments.len() - 1] {
-        if target.is_null() {
-            *target = Value::Object(serde_json::Map::new());
+/// What a document says it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// An experiment of any version: the rules say which one is meant. One that says nothing is meant as one too.
+    Experiment,
+    /// A schedule.
+    Schedule,
+    /// Anything else.
+    Other,
+}
+
+impl Meaning {
+    /// By apiVersion and kind.
+    pub fn of(document: &Value) -> Self {
+        let (version, kind) = (&document["apiVersion"], &document["kind"]);
+        let ours = || {
+            let version = version.as_str().unwrap_or_default();
+            version.strip_prefix(GROUP).is_some_and(|rest| rest.starts_with('/'))
+        };
+        if kind == "EfficiencySchedule" {
+            Self::Schedule
+        } else if version.is_null() || kind.is_null() || kind == "EfficiencyExperiment" || ours() {
+            Self::Experiment
+        } else {
+            Self::Other
         }
-        let object = target
-            .as_object_mut()
-            .ok_or_else(|| wrong("the path leads into a value that has no fields"))?;
-        target = object.entry((*segment).to_owned()).or_insert(Value::Null);
     }
-    if target.is_null() {
-        *target = Value::Object(serde_json::Map::new());
+}
+
+/// The error about a document that is not read here.
+pub fn foreign(place: &Place, document: &Value, remedy: &'static str) -> ManifestError {
+    let kind = document["kind"].as_str().unwrap_or("a document without a kind");
+    ManifestError::Foreign {
+        place: place.clone(),
+        kind: match document["metadata"]["name"].as_str() {
+            Some(name) => format!("{kind} {name}"),
+            None => kind.to_owned(),
+        },
+        remedy,
     }
-    let object = target
-        .as_object_mut()
-        .ok_or_else(|| wrong("the path leads into a value that has no fields"))?;
-    object.insert(segments[segments.len() - 1].to_owned(), value);
+}
+
+/// The name of an object, with its namespace if it says one.
+pub fn full_name(object: &impl ResourceExt) -> String {
+    match object.namespace() {
+        Some(namespace) => format!("{namespace}/{}", object.name_any()),
+        None => object.name_any(),
+    }
+}
+
+/// Refuses the second of two documents of one name.
+///
+/// # Errors
+/// Where both stand.
+pub fn unique<'a>(named: impl IntoIterator<Item = (&'a Place, String)>) -> Result<(), ManifestError> {
+    let mut seen: BTreeMap<String, &Place> = BTreeMap::new();
+    for (place, name) in named {
+        if let Some(first) = seen.get(&name) {
+            return Err(ManifestError::Repeated {
+                place: place.clone(),
+                first: (*first).clone(),
+                name,
+            });
+        }
+        seen.insert(name, place);
+    }
     Ok(())
 }
 
-/// Makes an experiment self-contained for this machine: paths absolute, prompts read, and nothing left that only a
-/// cluster can honour.
+/// Sets fields of a document, and admits it as an experiment by the cluster's own rules. A synthetic model must be of a
+/// shape that the runner of this version knows.
 ///
 /// # Errors
-/// Each field that cannot be honoured, by name.
-pub fn localise(mut experiment: EfficiencyExperiment, file: &Path) -> Result<EfficiencyExperiment, ManifestError> {
-    let folder = file
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let folder = fs::canonicalize(folder).unwrap_or_else(|_| folder.to_owned());
-    let mut violations = Vec::new();
-    let mut refuse = |path: &str, message: String| {
-        violations.push(Violation {
-            path: path.to_owned(),
-            message,
-        });
-    };
-    let spec = &mut experiment.spec;
-    for (field, given, remedy) in [
-        (
-            "spec.placement",
-            spec.placement.is_some(),
-            "there is one machine here; remove it",
-        ),
-        (
-            "spec.runner",
-            spec.runner.is_some(),
-            "no container is started here; remove it",
-        ),
-        (
-            "spec.suspend",
-            spec.suspend,
-            "press Ctrl-C to stop here, and run again to go on",
-        ),
-        ("spec.cancel", spec.cancel, "press Ctrl-C to stop here"),
-        (
-            "spec.ttlSecondsAfterFinished",
-            spec.ttl_seconds_after_finished.is_some(),
-            "no Job is created here; remove it",
-        ),
-    ] {
-        if given {
-            refuse(field, format!("for a cluster only: {remedy}"));
-        }
-    }
-    match &mut spec.model.source {
-        ModelSource::Directory(directory) => {
-            directory.path = absolute(&folder, &directory.path);
-        }
-        ModelSource::HuggingFace(hub) => {
-            if hub.token_secret_ref.is_some() {
-                refuse(
-                    "spec.model.source.huggingFace.tokenSecretRef",
-                    "secrets exist on a cluster only; `lem run` takes the token from HF_TOKEN".into(),
-                );
-            }
-        }
-        ModelSource::Synthetic(_) => {}
-        ModelSource::PersistentVolumeClaim(_) => refuse(
-            "spec.model.source.persistentVolumeClaim",
-            "volumes exist on a cluster only; use model.source.directory here".into(),
-        ),
-        ModelSource::Image(_) => refuse(
-            "spec.model.source.image",
-            "image volumes exist on a cluster only; use model.source.directory here".into(),
-        ),
-    }
-    for axis in &mut spec.sweep {
-        if axis.field == lem_crds::experiment::SweepField::DirectoryPath {
-            for value in &mut axis.values {
-                *value = lem_crds::experiment::SweepValue::Text(absolute(&folder, &value.to_string()));
-            }
-        }
-    }
-    match &spec.workload.prompts {
-        Prompts::JsonLines(lines) => match read_lines(&folder, lines) {
-            Ok(texts) => spec.workload.prompts = Prompts::Inline(texts),
-            Err(message) => refuse("spec.workload.prompts.jsonLines", message),
-        },
-        Prompts::ConfigMapRef(_) => refuse(
-            "spec.workload.prompts.configMapRef",
-            "ConfigMaps exist on a cluster only; use workload.prompts.jsonLines here".into(),
-        ),
-        Prompts::Synthetic(_) | Prompts::Inline(_) => {}
-    }
-    if violations.is_empty() {
-        Ok(experiment)
-    } else {
-        Err(ManifestError::Invalid {
-            path: file.to_owned(),
-            violations,
+/// A setting that cannot be made, or every rule that is broken.
+pub fn admit(place: &Place, document: &mut Value, settings: &[Setting]) -> Result<EfficiencyExperiment, ManifestError> {
+    admit_by(place, document, settings, |document| {
+        let experiment = validate::experiment(document)?;
+        known(experiment, |experiment| validate::presets(&experiment.spec, "spec"))
+    })
+}
+
+fn admit_schedule(
+    place: &Place,
+    document: &mut Value,
+    settings: &[Setting],
+) -> Result<EfficiencySchedule, ManifestError> {
+    admit_by(place, document, settings, |document| {
+        let schedule = validate::schedule(document)?;
+        known(schedule, |schedule| {
+            validate::presets(&schedule.spec.experiment_template.spec, "spec.experimentTemplate.spec")
         })
+    })
+}
+
+fn known<T>(object: T, unknown: impl FnOnce(&T) -> Vec<Violation>) -> Result<T, Vec<Violation>> {
+    let violations = unknown(&object);
+    if violations.is_empty() {
+        Ok(object)
+    } else {
+        Err(violations)
     }
 }
 
-fn absolute(folder: &Path, path: &str) -> String {
-    let joined = folder.join(path);
-    fs::canonicalize(&joined)
-        .unwrap_or(joined)
-        .to_string_lossy()
-        .into_owned()
-}
-
-fn read_lines(folder: &Path, lines: &JsonLines) -> Result<Vec<String>, String> {
-    let path = folder.join(&lines.path);
-    let text = fs::read_to_string(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
-    prompts::parse(&text, &lines.field).map_err(|error| format!("{}: {error}", path.display()))
+fn admit_by<T>(
+    place: &Place,
+    document: &mut Value,
+    settings: &[Setting],
+    rules: impl FnOnce(&Value) -> Result<T, Vec<Violation>>,
+) -> Result<T, ManifestError> {
+    for setting in settings {
+        setting.apply(document)?;
+    }
+    rules(document).map_err(|mut violations| {
+        setting::attribute(&mut violations, settings);
+        ManifestError::Invalid {
+            place: place.clone(),
+            violations,
+        }
+    })
 }

@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, ErrorKind, Write},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
@@ -160,10 +160,9 @@ impl Results {
     /// # Errors
     /// The file is unreadable or damaged.
     pub fn failures(&self) -> Result<Vec<Failure>, ResultsError> {
-        if self.folder.join("failures.json").exists() {
-            self.read("failures.json")
-        } else {
-            Ok(Vec::new())
+        match self.read("failures.json") {
+            Err(ResultsError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+            read => read,
         }
     }
 
@@ -173,12 +172,13 @@ impl Results {
     /// A record is unreadable or damaged.
     pub fn records(&self) -> Result<Vec<Record>, ResultsError> {
         let folder = self.folder.join("runners");
-        let entries = fs::read_dir(&folder).map_err(|source| ResultsError::Read {
+        let entries = fs::read_dir(&folder).and_then(Iterator::collect::<io::Result<Vec<_>>>);
+        let entries = entries.map_err(|source| ResultsError::Read {
             path: folder.clone(),
             source,
         })?;
         let mut names: Vec<String> = entries
-            .filter_map(Result::ok)
+            .iter()
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .filter(|name| Path::new(name).extension().is_some_and(|extension| extension == "json"))
             .collect();

@@ -28,7 +28,22 @@ fn an_invalid_experiment_ends_with_code_2_and_names_its_field() {
             &["model.source={persistentVolumeClaim: {claimName: x}}"],
             "spec.model.source.persistentVolumeClaim",
         ),
-        (&["workload.requests"], "--set workload.requests"),
+        (
+            &["workload.requests"],
+            "--set workload.requests: there is no `=`: write field=value",
+        ),
+        (
+            &["workload.requests=many"],
+            "must be an integer, found a string (from --set workload.requests=many)",
+        ),
+        (
+            &["model.source={directory: {path: absent.gguf}}"],
+            "experiment.yaml: spec.model.source.directory.path: there is nothing at ",
+        ),
+        (
+            &["model.source.synthetic.preset=gpt-17"],
+            "experiment.yaml: spec.model.source.synthetic.preset: there is no preset \"gpt-17\"; presets are tiny-test",
+        ),
         (
             &["sweep=[{field: model.source.directory.path, values: [a]}]"],
             "model.source.directory.path",
@@ -54,14 +69,40 @@ fn an_invalid_experiment_ends_with_code_2_and_names_its_field() {
 }
 
 #[test]
+fn the_presets_that_are_admitted_are_those_that_the_engine_has() {
+    assert_eq!(
+        lem_crds::validate::PRESETS,
+        lem_runner::engine::architecture::PRESET_NAMES
+    );
+}
+
+#[test]
+fn a_file_for_a_cluster_may_name_paths_that_this_machine_does_not_have() {
+    let bench = Bench::new(&TINY.replace("{synthetic: {preset: tiny-test}}", "{directory: {path: /absent.gguf}}"));
+    let mut validate = Command::new(binaries().join("lem"));
+    let output = validate
+        .args(["validate", "--cluster", "experiment.yaml"])
+        .current_dir(bench.folder.path());
+    let output = output.output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn two_experiments_of_one_name_are_refused_before_either_is_measured() {
+    let (code, text) = complaint(&format!("{TINY}---{TINY}"), &[]);
+    assert!(
+        code == Some(2) && text.contains("document 2: tiny is in experiment.yaml, document 1 already"),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_model_that_cannot_be_loaded_ends_with_code_1_and_says_why() {
     let bench = Bench::new(TINY);
     let damaged = bench.folder.path().join("damaged.gguf");
     fs::write(&damaged, b"GGUF\x03\0\0\0\xff\xff\xff\xff\xff\xff\xff\xff").unwrap();
     for (setting, words) in [
-        ("model.source={directory: {path: absent.gguf}}", "absent.gguf"),
         ("model.source={directory: {path: damaged.gguf}}", "damaged.gguf"),
-        ("model.source.synthetic.preset=gpt-17", "smollm2-135m"),
         ("workload.maxInputTokens=1000000", "context"),
     ] {
         let output = bench.run(&[setting]);

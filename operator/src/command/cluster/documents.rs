@@ -1,14 +1,14 @@
 //! From files to what is applied: experiments that the cluster's rules admit, and the documents beside them. Reads files,
 //! asks no cluster.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use lem_crds::EfficiencyExperiment;
 use serde_json::Value;
 
 use crate::{
     command::validate,
-    local::manifest::{self, ManifestError},
+    local::manifest::{self, ManifestError, Meaning, Place},
 };
 
 /// Why files cannot be applied.
@@ -18,22 +18,20 @@ pub(super) enum DocumentsError {
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// An experiment that its operator would refuse.
-    #[error("{}: {name}: {reason:#}", path.display())]
+    #[error("{place}: {name}: {reason:#}")]
     Refused {
-        /// The file.
-        path: PathBuf,
+        /// The document.
+        place: Place,
         /// Name of the experiment.
         name: String,
         /// Field, reason and remedy.
         reason: anyhow::Error,
     },
     /// A document that says not what it is.
-    #[error("{}: document {number} has no {field}: every document of a cluster has apiVersion, kind and metadata.name", path.display())]
+    #[error("{place} has no {field}: every document of a cluster has apiVersion, kind and metadata.name")]
     Nameless {
-        /// The file.
-        path: PathBuf,
-        /// Which document, from 1.
-        number: usize,
+        /// The document.
+        place: Place,
         /// What is missing.
         field: &'static str,
     },
@@ -78,65 +76,47 @@ pub(super) struct Documents {
 /// # Errors
 /// The first mistake.
 pub(super) fn read(paths: &[PathBuf], settings: &[String]) -> Result<Documents, DocumentsError> {
+    let settings = manifest::settings(settings)?;
     let mut documents = Documents::default();
+    let mut names = Vec::new();
     for path in paths {
-        let all = manifest::documents(path)?.into_iter().flat_map(items);
-        for (index, mut body) in all.enumerate() {
-            if is_experiment(&body) {
-                let experiment = manifest::admit(path, &mut body, settings)?;
-                check(path, &experiment)?;
-                documents.experiments.push(document(path, index, body)?);
-            } else {
-                documents.beside.push(document(path, index, body)?);
+        for (place, mut body) in manifest::documents(path)? {
+            match Meaning::of(&body) {
+                Meaning::Experiment => {
+                    let experiment = manifest::admit(&place, &mut body, &settings)?;
+                    check(&place, &experiment)?;
+                    names.push((place.clone(), manifest::full_name(&experiment)));
+                    documents.experiments.push(document(&place, body)?);
+                }
+                Meaning::Schedule => {
+                    let remedy = "is no experiment: give it to `kubectl apply`";
+                    return Err(manifest::foreign(&place, &body, remedy).into());
+                }
+                Meaning::Other => documents.beside.push(document(&place, body)?),
             }
         }
     }
     if documents.experiments.is_empty() {
         return Err(DocumentsError::NoExperiment { paths: paths.to_vec() });
     }
+    manifest::unique(names.iter().map(|(place, name)| (place, name.clone())))?;
     Ok(documents)
 }
 
-/// The members of a list, as `kubectl get -o yaml` prints it.
-fn items(document: Value) -> Vec<Value> {
-    let is_list = document["kind"].as_str().is_some_and(|kind| kind.ends_with("List"));
-    match document {
-        Value::Object(mut list) if is_list => match list.remove("items") {
-            Some(Value::Array(items)) => items,
-            _ => Vec::new(),
-        },
-        other => vec![other],
-    }
-}
-
-/// An experiment of any version: the rules say which one is meant. A document that says nothing is meant as one too.
-fn is_experiment(body: &Value) -> bool {
-    match (&body["apiVersion"], &body["kind"]) {
-        (Value::Null, _) | (_, Value::Null) => true,
-        (version, kind) => {
-            let ours = version
-                .as_str()
-                .is_some_and(|version| version.starts_with(&format!("{}/", lem_crds::GROUP)));
-            ours || kind == "EfficiencyExperiment"
-        }
-    }
-}
-
-fn check(path: &Path, experiment: &EfficiencyExperiment) -> Result<(), DocumentsError> {
+fn check(place: &Place, experiment: &EfficiencyExperiment) -> Result<(), DocumentsError> {
     validate::plan(experiment, true)
         .map(drop)
         .map_err(|reason| DocumentsError::Refused {
-            path: path.to_owned(),
+            place: place.clone(),
             name: experiment.metadata.name.clone().unwrap_or_default(),
             reason,
         })
 }
 
-fn document(path: &Path, index: usize, body: Value) -> Result<Document, DocumentsError> {
+fn document(place: &Place, body: Value) -> Result<Document, DocumentsError> {
     let text = |field: &'static str, value: &Value| {
         value.as_str().map(ToOwned::to_owned).ok_or(DocumentsError::Nameless {
-            path: path.to_owned(),
-            number: index + 1,
+            place: place.clone(),
             field,
         })
     };
@@ -218,6 +198,33 @@ spec: {model: {name: m, source: {synthetic: {preset: tiny-test}}}}
                 .unwrap_err()
                 .contains("document 2 has no metadata.name")
         );
+    }
+
+    #[test]
+    fn a_mistake_is_told_with_the_number_of_its_document() {
+        let bad = EXPERIMENT.replace("name: quick", "name: bad");
+        let relative = bad.replace("synthetic: {preset: tiny-test}", "directory: {path: models}");
+        for (second, words) in [
+            (
+                relative.as_str(),
+                "file.yaml, document 2: bad: spec.model.source.directory.path",
+            ),
+            (EXPERIMENT, "file.yaml, document 2: quick is in "),
+            (
+                "apiVersion: lem.dev/v1alpha1\nkind: EfficiencySchedule\nmetadata: {name: weekly}\n",
+                "file.yaml, document 2: EfficiencySchedule weekly is no experiment: give it to `kubectl apply`",
+            ),
+        ] {
+            let error = read_text(&format!("{EXPERIMENT}---\n{second}"), &[]).unwrap_err();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_object_whose_kind_only_sounds_like_a_list_is_not_lost() {
+        let object = "apiVersion: example.org/v1\nkind: AllowList\nmetadata: {name: a}\nspec: {}\n";
+        let read = read_text(&format!("{EXPERIMENT}---\n{object}"), &[]).unwrap();
+        assert_eq!(read.beside[0].kind, "AllowList");
     }
 
     #[test]

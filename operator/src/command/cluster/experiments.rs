@@ -148,15 +148,15 @@ pub(super) fn results(
         Some(Record::of_runner(runner.spec.process, status))
     });
     let mut records: Vec<Record> = reported.flatten().collect();
-    if !is_over(status.phase) {
-        drop_unfinished(&mut records, &status, spec.processes.count);
-    }
     let failures: Vec<Failure> = status.failures.iter().map(Failure::from).collect();
+    if !is_over(status.phase) {
+        drop_unfinished(&mut records, &failures, spec.processes.count);
+    }
     let trials = summary::summarise(spec, &points, &records, &failures).trials;
     Ok((Summary { status, trials }, records))
 }
 
-/// A fleet's trials, node by node. In the records each node has an index of its own.
+/// A fleet's trials, node by node. In the records each process of each node has an index of its own.
 fn of_fleet(
     status: EfficiencyExperimentStatus,
     spec: &EfficiencyExperimentSpec,
@@ -173,11 +173,17 @@ fn of_fleet(
     for (index, (node, runners)) in (0..).zip(by_node) {
         let failures = runners.iter().flat_map(|runner| &runner.spec.failures);
         let failures: Vec<Failure> = failures.map(Failure::from).collect();
-        let statuses = runners.iter().filter_map(|runner| runner.status.as_ref());
-        let mut records: Vec<Record> = statuses.flat_map(|status| Record::of_runner(0, status)).collect();
+        let reported = runners.iter().filter_map(|runner| {
+            let status = runner.status.as_ref()?;
+            Some(Record::of_runner(runner.spec.process, status))
+        });
+        let mut records: Vec<Record> = reported.flatten().collect();
+        if !is_over(status.phase) {
+            drop_unfinished(&mut records, &failures, spec.processes.count);
+        }
         trials.extend(node_trials(spec, points, node, &records, &failures));
         for record in &mut records {
-            record.process = index;
+            record.process += index * spec.processes.count;
         }
         all.extend(records);
     }
@@ -185,12 +191,82 @@ fn of_fleet(
 }
 
 /// Half of the trial under way is no result, and no doubt about one either.
-fn drop_unfinished(records: &mut [Record], status: &EfficiencyExperimentStatus, processes: u32) {
+fn drop_unfinished(records: &mut [Record], failures: &[Failure], processes: u32) {
     let all = records.to_vec();
     for record in records {
         record.status.windows.retain(|window| {
-            let failed = status.failures.iter().any(|failure| failure.trial == window.trial);
+            let failed = failures.iter().any(|failure| failure.trial == window.trial);
             failed || (0..processes).all(|process| find_window(&all, &window.trial, process).is_some())
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lem_crds::{
+        RunnerSpec, RunnerStatus, SCHEMA_VERSION,
+        plan::TrialIdentity,
+        status::{ExperimentPhase, FleetStatus},
+    };
+    use serde_json::json;
+
+    use super::*;
+    use crate::experiment::tests::fixtures;
+
+    /// The mailbox of a process of a node that has measured the first trial.
+    fn measured(node: &str, process: u32, point: &Point) -> Runner {
+        let identity = TrialIdentity {
+            plan_sha256: point.plan_sha256.clone(),
+            point: point.index,
+            cycle: 0,
+            attempt: 0,
+        };
+        let of_fixture = fixtures::process(process, &identity, 0.0, 10.0);
+        let spec: RunnerSpec = serde_json::from_value(json!({
+            "experiment": "fleet", "cohort": "default", "process": process, "processes": 2, "node": node,
+            "load": point.load,
+        }))
+        .unwrap();
+        let mut runner = Runner::new(&format!("{node}-{process}"), spec);
+        runner.status = Some(RunnerStatus {
+            schema_version: SCHEMA_VERSION,
+            pod_uid: format!("{node}-{process}"),
+            environment: Some(of_fixture.environment),
+            windows: of_fixture.window.into_iter().collect(),
+            ..RunnerStatus::default()
+        });
+        runner
+    }
+
+    #[test]
+    fn each_process_of_a_node_counts_under_its_own_index_whichever_mailboxes_are_there() {
+        let spec = fixtures::spec(&json!({
+            "placement": {"strategy": "EachNode"}, "processes": {"count": 2, "gpusPerProcess": 1},
+            "protocol": {"cycles": 1},
+        }));
+        let points = experiment::plan(&spec).unwrap();
+        let mut fleet = EfficiencyExperiment::new("fleet", spec);
+        fleet.status = Some(EfficiencyExperimentStatus {
+            phase: ExperimentPhase::Complete,
+            fleet: Some(FleetStatus::default()),
+            ..EfficiencyExperimentStatus::default()
+        });
+        // The mailbox of a's first process is gone, and the API server's order is none to rely on.
+        let runners = [("b", 1), ("a", 1), ("b", 0)].map(|(node, process)| measured(node, process, &points[0]));
+        let (summary, records) = results(&fleet, &runners).unwrap();
+        let reported = |node: &str| {
+            let mut trials = summary.trials.iter();
+            let of_node = trials.find(|trial| trial.node.as_ref().is_some_and(|of| of.name == node));
+            let reasons = of_node.map(|trial| trial.result.reasons.clone()).unwrap();
+            let words = reasons.into_iter().map(|reason| reason.message);
+            words
+                .filter(|words| words.contains("did not report"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(reported("a"), ["process 0 of 2 did not report cycle 0"]);
+        assert_eq!(reported("b"), [""; 0]);
+        let mut indices: Vec<u32> = records.iter().map(|record| record.process).collect();
+        indices.sort_unstable();
+        assert_eq!(indices, [1, 2, 3]);
     }
 }

@@ -33,7 +33,7 @@ pub(super) struct Arguments {
     #[arg(required = true, value_name = "FILE")]
     files: Vec<PathBuf>,
     /// Set a field of the experiments before applying them, such as `workload.requests=4`.
-    #[arg(long = "set", value_name = "PATH=VALUE")]
+    #[arg(long = "set", value_name = "FIELD=VALUE")]
     settings: Vec<String>,
     /// Apply only, and do not follow.
     #[arg(short, long)]

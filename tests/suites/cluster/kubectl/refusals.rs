@@ -20,7 +20,10 @@ async fn an_invalid_file_is_refused_whole_before_anything_is_applied() {
     let errors = plugin.lem(&["run", &file]).bad(2);
     contains(
         &errors,
-        &["two.yaml: bad: spec.model.source.directory.path", "is relative"],
+        &[
+            "two.yaml, document 2: bad: spec.model.source.directory.path",
+            "is relative",
+        ],
     );
     let errors = plugin.lem(&["run", &file, "--set", "workload.requests=0"]).bad(2);
     contains(&errors, &["spec.workload.requests"]);

@@ -1,0 +1,53 @@
+//! Names of synthetic shapes. Pure.
+//!
+//! The API server does not ask for these: the image of a cluster's runners may be of another version.
+
+use super::{Violation, structural::suggestion};
+use crate::{
+    EfficiencyExperimentSpec,
+    experiment::{ModelSource, SweepField},
+};
+
+/// The shapes that the runner of this version knows, in its own order.
+pub const PRESETS: [&str; 8] = [
+    "tiny-test",
+    "smollm2-135m",
+    "tinyllama-1.1b",
+    "llama-3.2-1b",
+    "llama-3.1-8b",
+    "llama-3.1-70b",
+    "qwen3-8b",
+    "mistral-7b",
+];
+
+/// Every preset of a spec that is none of [`PRESETS`]: the model's, or those of the sweep that take its place. `path` is
+/// where the spec stands, such as `spec`.
+pub fn presets(spec: &EfficiencyExperimentSpec, path: &str) -> Vec<Violation> {
+    let ModelSource::Synthetic(synthetic) = &spec.model.source else {
+        return Vec::new();
+    };
+    let mut swept = false;
+    let mut given: Vec<(String, String)> = Vec::new();
+    for (index, axis) in spec.sweep.iter().enumerate() {
+        if axis.field == SweepField::Preset {
+            swept = true;
+            let at = |value: usize| format!("{path}.sweep[{index}].values[{value}]");
+            given.extend((0..).map(at).zip(axis.values.iter().map(ToString::to_string)));
+        }
+    }
+    if !swept {
+        let field = format!("{path}.model.source.synthetic.preset");
+        given.extend(synthetic.preset.clone().map(|name| (field, name)));
+    }
+    let unknown = given.into_iter().filter(|(_, name)| !PRESETS.contains(&name.as_str()));
+    unknown
+        .map(|(field, name)| Violation::new(&field, no_such_preset(&name)))
+        .collect()
+}
+
+fn no_such_preset(name: &str) -> String {
+    let hint = suggestion(name, PRESETS.into_iter())
+        .map(|near| format!("; did you mean {near}?"))
+        .unwrap_or_default();
+    format!("there is no preset {name:?}; presets are {}{hint}", PRESETS.join(", "))
+}
