@@ -185,7 +185,7 @@ metric_set! {
     total_power_w "totalPowerW" ["W"] "Total energy over duration.";
     idle_power_w "idlePowerW" ["W"] "Mean power of the baseline with the model resident, all domains.";
     duration_sec "durationSec" ["s"] "First start to last end of the measured windows of the trial.";
-    counter_integral_disagreement "counterIntegralDisagreement" ["1"] "Largest |counter − integral| / counter over the GPUs.";
+    counter_integral_disagreement "counterIntegralDisagreement" ["1"] "Largest |counter − integral| / counter over the GPUs; null where a counter stood still, which is a doubt.";
     prefill_time_sec "prefillTimeSec" ["s"] "Time spent in prefill steps, summed over processes; phases that do not overlap only.";
     decode_time_sec "decodeTimeSec" ["s"] "Time spent in decode steps, summed over processes; phases that do not overlap only.";
     prefill_energy_j "prefillEnergyJ" ["J"] "Energy of the prefill phases, by the times of the steps; phases that do not overlap only, and where the counters tell it to within 5 %.";
@@ -224,7 +224,7 @@ metric_set! {
     start_skew_ms "startSkewMs" ["ms"] "Latest minus earliest actual start of the processes.";
 }
 
-/// Mean of the cycles with its spread (METHODOLOGY §2).
+/// Mean of the cycles with its spread (METHODOLOGY §2); without a spread where cycles on one load share the value, as of `dutyCycle`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Estimate {
@@ -255,13 +255,14 @@ pub enum Unavailable {
     NoEnergyReading,
     /// Energy of this domain was switched off in the spec.
     SwitchedOff,
-    /// No GPU, or no NVML library.
+    /// No GPU, or no NVML library; or the model ran on the CPU beside GPUs that stood by.
     NoDevice,
     /// The device does not support this reading.
     NotSupported,
-    /// The counter went backwards during the window: driver reload or GPU reset.
+    /// The counter went backwards during the window: driver reload or GPU reset; or a CPU counter moved by more than a package can draw,
+    /// or was read too late to exclude a wrap.
     CounterReset,
-    /// The counter stopped answering during the window.
+    /// The counter stopped answering during the window, or stood still although the device draws power.
     CounterFailed,
     /// The operating system refused the read.
     PermissionDenied,

@@ -50,14 +50,15 @@ pub struct EfficiencyExperimentStatus {
     /// What was spent by the last trial that has a result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub spent: Option<Spent>,
-    /// The best point by the objective, else by joules per token, for `kubectl get`.
+    /// The best point by the objective, else by joules per token, for `kubectl get`; several, joined by slashes, where classes of
+    /// nodes or kinds of energy are not comparable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub headline: Option<Headline>,
     /// One result per point.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub points: Vec<PointResult>,
-    /// Of a sweep the points that no other point beats in both tokens per second and joules per token: each of them is the best
-    /// for some weight of speed against energy.
+    /// Of a sweep the points that no other point of the same class of nodes, energy domains and sources beats in both tokens per
+    /// second and joules per token: each of them is the best for some weight of speed against energy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pareto_front: Vec<FrontPoint>,
     /// The best point by spec.objective, for each class of nodes.
@@ -181,9 +182,9 @@ impl VerdictCounts {
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Headline {
-    /// Joules per token, three significant digits, with its source.
+    /// Joules per token, four significant digits (a whole number in full), with its source.
     pub joules_per_token: String,
-    /// Tokens per second, three significant digits.
+    /// Tokens per second, four significant digits (a whole number in full).
     pub tokens_per_second: String,
     /// Verdict.
     pub verdict: String,

@@ -61,7 +61,8 @@ pub struct Placement {
     #[schemars(length(max = 63))]
     #[x_kube(validation = Rule::new(NAME.rule()).message(NAME.message))]
     pub queue_name: Option<String>,
-    /// From a cohort's creation to all its pods placed and started; after it the cohort counts as failed.
+    /// From a cohort's creation, or its admission by the queue, to all its pods placed and started; after it the cohort counts as
+    /// failed.
     #[serde(default = "schedule_deadline")]
     pub schedule_deadline: Duration,
 }

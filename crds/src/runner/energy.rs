@@ -120,7 +120,8 @@ pub struct EnergyReading {
     /// Joules after which the counter starts again from zero; absent if it never does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range_joules: Option<f64>,
-    /// Measured update period of the counter in seconds.
+    /// Update period of the counter in seconds; of integrated power how old a sample may be: the time that it is averaged
+    /// over, else that between two refreshes of the sensor.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub update_period_seconds: Option<f64>,
     /// Energy from the sampled power, an independent check.

@@ -169,7 +169,7 @@ pub struct OutlierNode {
     /// kilowatt hours; negative where it uses less.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excess_kilowatt_hours_per_day: Option<f64>,
-    /// The same at pricing.energyPrice, overhead of the building included; absent without a price.
+    /// The same at pricing.energyPricePerKilowattHour, overhead of the building included; absent without a price.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub excess_cost_per_day: Option<f64>,
 }
