@@ -256,10 +256,11 @@ impl Meter for NvmlMeter {
         self.live.forget(&self.identities());
         let mut state = self.shared.lock();
         let observers = std::mem::take(&mut state.observers);
-        let readings =
-            self.boards.iter().zip(&state.recordings).map(|(board, recording)| {
-                recording.reading(self.identity(board), start, end, !board.has_instant_power)
-            });
+        let readings = self
+            .boards
+            .iter()
+            .zip(&state.recordings)
+            .map(|(board, recording)| recording.reading(self.identity(board), start, end, board.averages_power));
         let readings = readings.collect();
         let own = &self.options.own_processes;
         let devices = observers

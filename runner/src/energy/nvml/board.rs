@@ -3,7 +3,11 @@
 use std::{ffi::OsString, path::Path, time::Duration};
 
 use nvml_wrapper::{
-    Device, Nvml, enum_wrappers::device::Clock, enums::device::SampleValue, error::NvmlError, structs::device::FieldId,
+    Device, Nvml,
+    enum_wrappers::device::Clock,
+    enums::device::{DeviceArchitecture, SampleValue},
+    error::NvmlError,
+    structs::device::FieldId,
     sys_exports::field_id::NVML_FI_DEV_POWER_INSTANT,
 };
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,8 @@ pub(super) struct Board {
     pub(super) name: String,
     /// `NVML_FI_DEV_POWER_INSTANT` works; else only `nvmlDeviceGetPowerUsage`, which may be a mean of 1 s.
     pub(super) has_instant_power: bool,
+    /// The power that is read is a mean of 1 s.
+    pub(super) averages_power: bool,
 }
 
 /// Counter and power read next to each other.
@@ -85,6 +91,19 @@ pub(super) fn load(library: Option<&Path>) -> Result<&'static Nvml, NvmlError> {
     Ok(Box::leak(Box::new(nvml)))
 }
 
+/// Whether `nvmlDeviceGetPowerUsage` gives a mean of 1 s: on Ampere except GA100, and on what is newer (nvml.h). A board
+/// that does not say what it is may do so.
+fn usage_is_averaged(architecture: Option<&DeviceArchitecture>, product: &str) -> bool {
+    use DeviceArchitecture as Of;
+    match architecture {
+        Some(Of::Kepler | Of::Maxwell | Of::Pascal | Of::Volta | Of::Turing) => false,
+        Some(Of::Ampere) => !["A100", "A30"]
+            .iter()
+            .any(|ga100| product.split([' ', '-']).any(|word| word == *ga100)),
+        _ => true,
+    }
+}
+
 impl Board {
     pub(super) fn open(device: Device<'static>) -> Result<Self, NvmlError> {
         let uuid = device.uuid()?;
@@ -94,8 +113,11 @@ impl Board {
             uuid,
             name,
             has_instant_power: true,
+            averages_power: false,
         };
         board.has_instant_power = board.offers_instant_power();
+        board.averages_power =
+            !board.has_instant_power && usage_is_averaged(board.device.architecture().ok().as_ref(), &board.name);
         Ok(board)
     }
 
@@ -189,4 +211,26 @@ pub(super) fn unavailable(what: &str, error: &NvmlError) -> Unavailable {
         _ => UnavailableReason::DeviceFailed,
     };
     Unavailable::new(reason, format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_boards_since_ampere_but_for_ga100_show_means_of_a_second() {
+        for (architecture, product, averaged) in [
+            (Some(DeviceArchitecture::Pascal), "Tesla P40", false),
+            (Some(DeviceArchitecture::Turing), "Tesla T4", false),
+            (Some(DeviceArchitecture::Ampere), "NVIDIA A100-SXM4-80GB", false),
+            (Some(DeviceArchitecture::Ampere), "NVIDIA A30", false),
+            (Some(DeviceArchitecture::Ampere), "NVIDIA RTX A3000", true),
+            (Some(DeviceArchitecture::Ampere), "NVIDIA A10", true),
+            (Some(DeviceArchitecture::Hopper), "NVIDIA H100 80GB HBM3", true),
+            (Some(DeviceArchitecture::Unknown), "NVIDIA X", true),
+            (None, "Tesla P40", true),
+        ] {
+            assert_eq!(usage_is_averaged(architecture.as_ref(), product), averaged, "{product}");
+        }
+    }
 }

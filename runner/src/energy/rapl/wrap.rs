@@ -27,7 +27,13 @@ pub(crate) struct Unwrapped {
     range: u64,
     last: u64,
     total: u64,
+    /// Since the value was seen to move, ns.
+    still: u64,
 }
+
+/// Longest time that is allowed for between two updates, ns: counters of virtual machines are updated once a second (QEMU,
+/// `MSR_ENERGY_THREAD_SLEEP_US`).
+const LONGEST_UPDATE_PERIOD: u64 = 1_100_000_000;
 
 impl Unwrapped {
     /// Begins at a first reading.
@@ -36,6 +42,7 @@ impl Unwrapped {
             range: range_microjoules,
             last: first_microjoules,
             total: 0,
+            still: 0,
         }
     }
 
@@ -52,7 +59,12 @@ impl Unwrapped {
         let before = self.total;
         let total = self.advance(now_microjoules);
         let step = total - before;
-        if step > drawable(nanoseconds.saturating_add(UPDATE_DELAY)) {
+        // A step is what was drawn since the one before, in however many reads that is.
+        let drawn = nanoseconds
+            .saturating_add(self.still)
+            .min(LONGEST_UPDATE_PERIOD.max(nanoseconds));
+        self.still = if step == 0 { drawn } else { 0 };
+        if step > drawable(drawn.saturating_add(UPDATE_DELAY)) {
             return Err(Discontinuity::Reset {
                 id: id.to_owned(),
                 microjoules: step,
@@ -97,6 +109,22 @@ mod tests {
         let mut counter = Unwrapped::new(1_000_000, 900_000);
         assert_eq!(counter.advance(50_000), 150_000);
         assert_eq!(counter.advance(60_000), 160_000);
+    }
+
+    #[test]
+    fn a_counter_that_is_updated_once_a_second_is_followed_between_its_updates() {
+        let mut counter = Unwrapped::new(262_143_328_850, 0);
+        let tenth = 100_000_000;
+        for read in 1..=40_u64 {
+            // 400 W, seen at each tenth read.
+            let joules = 400 * (read / 10);
+            assert_eq!(
+                counter.follow("package-0", joules * 1_000_000, tenth).unwrap(),
+                joules * 1_000_000
+            );
+        }
+        let reset = counter.follow("package-0", 0, tenth);
+        assert!(matches!(reset, Err(Discontinuity::Reset { .. })), "{reset:?}");
     }
 
     #[test]
