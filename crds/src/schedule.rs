@@ -93,9 +93,10 @@ pub enum ConcurrencyPolicy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ScheduleComparison {
-    /// Name of the experiment that is the baseline; the first complete one of this schedule if absent. Of an experiment on
-    /// each node a partial one counts as well, such as with a cordoned node, unless it was cancelled, ran out of its budget
-    /// or exceeded placement.maxFailedNodes. Its figures are kept in status, so it may be deleted afterwards.
+    /// Name of the experiment that is the baseline; if absent, the first complete one of this schedule with a metric that has
+    /// two values to compare. Of an experiment on each node a partial one counts as well, such as with a cordoned node, if it
+    /// has measured at least half of the nodes, unless it was cancelled, ran out of its budget or exceeded
+    /// placement.maxFailedNodes. Its figures are kept in status, so it may be deleted afterwards.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub baseline_experiment_name: Option<String>,
@@ -162,8 +163,8 @@ pub struct EfficiencyScheduleStatus {
     /// Generation of the spec this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Accepted, Regressed. Regressed is Unknown where the last experiment has no point that fits the baseline, or none that
-    /// can be compared with it.
+    /// Accepted, Regressed. Regressed is True where a comparison of the last experiment with the baseline is worse, False where
+    /// none is and all could be made, and Unknown where none is and some could not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".into()]))]
     pub conditions: Vec<Condition>,

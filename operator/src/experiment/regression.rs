@@ -142,12 +142,17 @@ pub struct Judgement {
 }
 
 /// Compares every point with that of the baseline. Many comparisons at 95 % would find a regression sooner or later where there
-/// is none: together they are wrong in at most 5 % of such cases (Bonferroni).
+/// is none: together they are wrong in at most 5 % of such cases (Bonferroni). What nothing can ever be held against, such as a
+/// class of one node, is left out, unless the baseline has nothing else.
 pub fn judge(baseline: &[BaselinePoint], present: &[MeasuredPoint], wanted: &ScheduleComparison) -> Judgement {
+    let spread = with_a_spread(baseline, wanted);
+    let baseline = if spread.is_empty() { baseline } else { &spread };
+    let asked = |before: &BaselinePoint, metric: &String| spread.is_empty() || before.metrics.contains_key(metric);
     let pairs: Vec<(&MeasuredPoint, &BaselinePoint, &String)> = present
         .iter()
         .filter_map(|point| Some((point, counterpart(baseline, &point.values)?)))
         .flat_map(|(point, before)| wanted.metrics.iter().map(move |metric| (point, before, metric)))
+        .filter(|(_, before, metric)| asked(before, metric))
         .collect();
     let confidence = 1.0 - 0.05 / pairs.len().max(1) as f64;
     let mut judgement = Judgement::default();
@@ -177,9 +182,9 @@ pub fn judge(baseline: &[BaselinePoint], present: &[MeasuredPoint], wanted: &Sch
                 point: point.index,
                 node_class: point.values.node_class.clone(),
                 metric: (*metric).clone(),
-                ratio: comparison.ratio,
-                lower: comparison.lower,
-                upper: comparison.upper,
+                ratio: finite(comparison.ratio),
+                lower: finite(comparison.lower),
+                upper: finite(comparison.upper),
             };
             worst = Some((badness, change));
         }
@@ -191,6 +196,24 @@ pub fn judge(baseline: &[BaselinePoint], present: &[MeasuredPoint], wanted: &Sch
     judgement.unmatched = unmatched.count() as u32;
     judgement.message = words(&judgement, baseline, present, why_refused);
     judgement
+}
+
+/// The points and metrics of a baseline that have two values or more, and a logarithm of each.
+fn with_a_spread(baseline: &[BaselinePoint], wanted: &ScheduleComparison) -> Vec<BaselinePoint> {
+    let mut points = baseline.to_vec();
+    for point in &mut points {
+        point.metrics.retain(|metric, kept| {
+            let comparable = kept.count >= 2 && kept.mean_logarithm.is_some();
+            comparable && wanted.metrics.contains(metric)
+        });
+    }
+    points.retain(|point| !point.metrics.is_empty());
+    points
+}
+
+/// JSON has no infinity, and the interval of two cycles that are far apart goes beyond every number.
+fn finite(ratio: f64) -> f64 {
+    ratio.min(f64::MAX)
 }
 
 fn same(one: &BaselinePoint, other: &BaselinePoint) -> bool {
@@ -245,16 +268,25 @@ fn words(
         return format!("nothing was compared{rest}");
     };
     format!(
-        "{} of {} comparisons are worse, {} better; the worst is {} at point {}: {:.4} × the baseline (95 % interval {:.4} … {:.4}){rest}",
+        "{} of {} comparisons are worse, {} better; the worst is {} at point {}: {} × the baseline (95 % interval {} … {}){rest}",
         judgement.worse,
         judgement.compared,
         judgement.better,
         worst.metric,
         worst.point,
-        worst.ratio,
-        worst.lower,
-        worst.upper
+        readable(worst.ratio),
+        readable(worst.lower),
+        readable(worst.upper)
     )
+}
+
+/// The largest number has 309 digits.
+fn readable(ratio: f64) -> String {
+    if ratio < 1e6 {
+        format!("{ratio:.4}")
+    } else {
+        format!("{ratio:.4e}")
+    }
 }
 
 /// Why nothing is known of an experiment, and what leads on.
@@ -286,7 +318,12 @@ fn left_out(
             baseline.len()
         )
     });
-    let added = (new > 0).then(|| format!("; {new} of its {} points are not in the baseline", present.len()));
+    let added = (new > 0).then(|| {
+        format!(
+            "; {new} of its {} points have nothing in the baseline to be held against",
+            present.len()
+        )
+    });
     [refused, vanished, added].into_iter().flatten().collect()
 }
 
@@ -392,6 +429,17 @@ mod tests {
     }
 
     #[test]
+    fn an_interval_beyond_every_number_can_be_written_and_read() {
+        let judgement = judged(&[point("plan", &[1e-100, 1e100])], &[point("plan", &[1.0, 1.1])]);
+        let worst = judgement.worst.unwrap();
+        assert!(worst.upper >= f64::MAX, "{} is no overflow", worst.upper);
+        let written = serde_json::to_string(&worst).unwrap();
+        let read: ScheduledChange = serde_json::from_str(&written).unwrap();
+        assert_eq!(read, worst);
+        assert!(judgement.message.contains("1.7977e308"), "{}", judgement.message);
+    }
+
+    #[test]
     fn a_thousand_nodes_take_no_more_room_than_three() {
         let of = |count: u32| {
             let joules: Vec<f64> = (0..count).map(|index| 1.0 + f64::from(index) / 1000.0).collect();
@@ -419,9 +467,24 @@ mod tests {
             "{message}"
         );
         assert!(
-            message.contains("1 of its 2 points are not in the baseline"),
+            message.contains("1 of its 2 points have nothing in the baseline to be held against"),
             "{message}"
         );
+    }
+
+    #[test]
+    fn a_class_of_one_node_leaves_the_others_comparable() {
+        let baseline = [point("a", &[1.0, 1.1]), point("b", &[1.0])];
+        let present = [point("a", &[1.0, 1.1]), point("b", &[2.0])];
+        let judgement = judged(&baseline, &present);
+        assert_eq!(
+            (judgement.compared, judgement.refused, judgement.unmatched),
+            (1, 0, 0),
+            "{}",
+            judgement.message
+        );
+        let alone = judged(&baseline[1..], &present[1..]);
+        assert_eq!((alone.compared, alone.refused), (0, 1), "{}", alone.message);
     }
 
     #[test]

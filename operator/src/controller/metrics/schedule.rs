@@ -3,7 +3,7 @@
 use std::fmt;
 
 use kube::{ResourceExt, runtime::reflector::Store};
-use lem_crds::{EfficiencySchedule, schedule::ScheduledResult};
+use lem_crds::{EfficiencySchedule, schedule::ScheduledChange};
 use prometheus_client::{collector::Collector, encoding::DescriptorEncoder, registry::Unit};
 
 use super::{
@@ -39,7 +39,7 @@ fn encode(encoder: &mut DescriptorEncoder<'_>, schedules: &[&EfficiencySchedule]
     );
     gauges(encoder, &description, regressed)?;
     let ratios = schedules.iter().filter_map(|schedule| {
-        let worst = last(schedule)?.worst.as_ref()?;
+        let worst = worst(schedule)?;
         let mut labels = labels(schedule);
         labels.push(("metric", worst.metric.clone()));
         Some((labels, worst.ratio))
@@ -71,9 +71,10 @@ fn regressed(schedule: &EfficiencySchedule) -> Option<f64> {
     }
 }
 
-fn last(schedule: &EfficiencySchedule) -> Option<&ScheduledResult> {
-    let series = &schedule.status.as_ref()?.series;
-    series.last()
+/// `None` where nothing is known: the worst of some points falls when the worst of all cannot be compared.
+fn worst(schedule: &EfficiencySchedule) -> Option<&ScheduledChange> {
+    regressed(schedule)?;
+    schedule.status.as_ref()?.series.last()?.worst.as_ref()
 }
 
 fn labels(schedule: &EfficiencySchedule) -> Labels {
@@ -89,19 +90,32 @@ mod tests {
 
     use super::*;
 
+    /// A schedule whose last experiment has been compared at one of two points.
+    fn with(status: &str) -> EfficiencySchedule {
+        serde_json::from_value(json!({
+            "apiVersion": "lem.dev/v1alpha1", "kind": "EfficiencySchedule", "metadata": {"name": "nightly"},
+            "spec": {"schedule": "0 3 * * *", "experimentTemplate": {
+                "spec": {"model": {"name": "tiny", "source": {"synthetic": {"preset": "tiny-test"}}}}}},
+            "status": {
+                "conditions": [{"type": "Regressed", "status": status, "reason": "Any", "message": "",
+                    "lastTransitionTime": "2026-11-27T03:00:00Z"}],
+                "series": [{"experiment": "nightly-1", "experimentUid": "uid", "phase": "Complete", "compared": 1,
+                    "better": 0, "worse": 0, "refused": 0, "unmatched": 1, "message": "",
+                    "worst": {"point": 0, "nodeClass": "any", "metric": "joulesPerToken", "ratio": 1.0,
+                        "lower": 0.9, "upper": 1.1}}]},
+        }))
+        .unwrap()
+    }
+
     #[test]
     fn a_regression_that_is_unknown_is_not_published_as_none() {
-        let with = |status: &str| -> EfficiencySchedule {
-            serde_json::from_value(json!({
-                "apiVersion": "lem.dev/v1alpha1", "kind": "EfficiencySchedule", "metadata": {"name": "nightly"},
-                "spec": {"schedule": "0 3 * * *", "experimentTemplate": {
-                    "spec": {"model": {"name": "tiny", "source": {"synthetic": {"preset": "tiny-test"}}}}}},
-                "status": {"conditions": [{"type": "Regressed", "status": status, "reason": "Any", "message": "",
-                    "lastTransitionTime": "2026-11-27T03:00:00Z"}]},
-            }))
-            .unwrap()
-        };
         let published = ["True", "False", "Unknown"].map(|status| regressed(&with(status)));
         assert_eq!(published, [Some(1.0), Some(0.0), None]);
+    }
+
+    #[test]
+    fn the_worst_ratio_of_a_part_of_the_points_is_not_published_as_that_of_all() {
+        let published = ["True", "False", "Unknown"].map(|status| worst(&with(status)).is_some());
+        assert_eq!(published, [true, true, false]);
     }
 }

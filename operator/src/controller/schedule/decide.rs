@@ -8,7 +8,8 @@ use lem_crds::{
     EfficiencyExperiment,
     experiment::PlacementStrategy,
     schedule::{
-        ConcurrencyPolicy, EfficiencyScheduleSpec, EfficiencyScheduleStatus, ScheduleBaseline, ScheduledResult,
+        ConcurrencyPolicy, EfficiencyScheduleSpec, EfficiencyScheduleStatus, ScheduleBaseline, ScheduleComparison,
+        ScheduledResult,
     },
     status::{ExperimentPhase, Verdict},
 };
@@ -58,8 +59,9 @@ pub struct View<'a> {
     pub now: Timestamp,
 }
 
-/// What to do, in this order: cancel, create, write the status and delete. Whoever is stopped in between finds the time due
-/// again, and the experiment that was created for it.
+/// What to do, in this order: cancel, create, write the status and delete; where one of the first two fails, the status is
+/// written without the time. Whoever is stopped in between finds the time due again, and the experiment that was created for
+/// it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Decision {
     /// Names of experiments that end now.
@@ -193,15 +195,7 @@ fn newly_over<'a>(view: &View<'a>) -> Vec<&'a Measured<'a>> {
 
 /// Takes the experiment that the user names; gives why it cannot be taken.
 fn pin_named_baseline(view: &View<'_>, status: &mut EfficiencyScheduleStatus) -> Option<String> {
-    let name = view.spec.comparison.baseline_experiment_name.as_ref()?;
-    if status
-        .baseline
-        .as_ref()
-        .is_some_and(|baseline| baseline.experiment == *name)
-        && same_metrics(view, status)
-    {
-        return None;
-    }
+    let name = to_pin(&view.spec.comparison, status)?;
     let found = view
         .named_baseline
         .filter(|named| aggregate::is_over(phase(named.experiment)));
@@ -215,11 +209,20 @@ fn pin_named_baseline(view: &View<'_>, status: &mut EfficiencyScheduleStatus) ->
     }
 }
 
+/// The experiment that the user names, unless its figures are kept already: to work them out again at each look takes every
+/// record of it.
+pub(super) fn to_pin<'a>(comparison: &'a ScheduleComparison, status: &EfficiencyScheduleStatus) -> Option<&'a str> {
+    let name = comparison.baseline_experiment_name.as_deref()?;
+    let mut baselines = status.baseline.iter();
+    let pinned = baselines.any(|baseline| baseline.experiment == name);
+    (!pinned || !same_metrics(comparison, status)).then_some(name)
+}
+
 /// The kept figures are those of the metrics that are asked for now.
-fn same_metrics(view: &View<'_>, status: &EfficiencyScheduleStatus) -> bool {
+fn same_metrics(comparison: &ScheduleComparison, status: &EfficiencyScheduleStatus) -> bool {
     let points = status.baseline.iter().flat_map(|baseline| &baseline.points);
     let mut missing = points.flat_map(|point| {
-        let metrics = view.spec.comparison.metrics.iter();
+        let metrics = comparison.metrics.iter();
         metrics.filter(|metric| !point.metrics.contains_key(*metric))
     });
     missing.next().is_none()
@@ -227,17 +230,38 @@ fn same_metrics(view: &View<'_>, status: &EfficiencyScheduleStatus) -> bool {
 
 /// The first experiment of a schedule that stands for it is its baseline, unless its user names another.
 fn pins_itself(view: &View<'_>, status: &EfficiencyScheduleStatus, finished: &Measured<'_>) -> bool {
-    let named = view.spec.comparison.baseline_experiment_name.is_some();
-    let wanted = !named && (status.baseline.is_none() || !same_metrics(view, status));
-    wanted && !finished.points.is_empty() && stands_for_the_schedule(finished.experiment)
+    let comparison = &view.spec.comparison;
+    let named = comparison.baseline_experiment_name.is_some();
+    let wanted = !named && (status.baseline.is_none() || !same_metrics(comparison, status));
+    wanted && unfit(finished).is_none()
 }
 
-/// An experiment has measured all that it could. A fleet that has lost a node has: its points are those of whole classes, and
-/// some node of a large fleet is always away.
+/// Why an experiment is not taken as the baseline, which it would be for good.
+fn unfit(finished: &Measured<'_>) -> Option<&'static str> {
+    if finished.points.is_empty() {
+        Some("it has no usable point")
+    } else if !finished.points.iter().any(comparable) {
+        Some("no metric of its points has two positive values to compare, of cycles or of nodes of one class")
+    } else if !stands_for_the_schedule(finished.experiment) {
+        Some("it has not measured enough, or a point of it is invalid")
+    } else {
+        None
+    }
+}
+
+/// A point has a spread to compare with in some metric. Not in each: one that is never had here would leave the others without
+/// a baseline.
+fn comparable(point: &MeasuredPoint) -> bool {
+    let mut metrics = point.values.metrics.values();
+    metrics.any(|metric| metric.count >= 2 && metric.mean_logarithm.is_some())
+}
+
+/// An experiment has measured all that it could. A fleet that has lost some nodes has: its points are those of whole classes,
+/// and some node of a large fleet is always away.
 fn stands_for_the_schedule(experiment: &EfficiencyExperiment) -> bool {
     match phase(experiment) {
         ExperimentPhase::Complete => verdict(experiment).is_some_and(|verdict| verdict != Verdict::Invalid),
-        ExperimentPhase::Partial => each_node(experiment) && !cut_short(experiment),
+        ExperimentPhase::Partial => each_node(experiment) && !cut_short(experiment) && measured_half(experiment),
         ExperimentPhase::Pending
         | ExperimentPhase::Starting
         | ExperimentPhase::Measuring
@@ -267,6 +291,11 @@ fn cut_short(experiment: &EfficiencyExperiment) -> bool {
     ended_early || most.is_some_and(|most| nodes.failed > most.of(nodes.matching))
 }
 
+fn measured_half(experiment: &EfficiencyExperiment) -> bool {
+    let fleet = experiment.status.as_ref().and_then(|status| status.fleet.as_ref());
+    fleet.is_some_and(|fleet| fleet.nodes.measured >= fleet.nodes.matching.div_ceil(2))
+}
+
 fn verdict(experiment: &EfficiencyExperiment) -> Option<Verdict> {
     let points = experiment.status.iter().flat_map(|status| &status.points);
     points.map(|point| point.verdict).max()
@@ -293,7 +322,10 @@ fn entry(view: &View<'_>, status: &EfficiencyScheduleStatus, finished: &Measured
         },
         Some(baseline) => experiment::judge(&baseline.points, &finished.points, wanted),
         None => Judgement {
-            message: "there is no baseline yet".to_owned(),
+            message: match unfit(finished).filter(|_| wanted.baseline_experiment_name.is_none()) {
+                Some(why) => format!("there is no baseline yet, and this is none: {why}"),
+                None => "there is no baseline yet".to_owned(),
+            },
             ..Judgement::default()
         },
     };
@@ -382,16 +414,29 @@ fn conditions(
     [accepted].into_iter().chain(regressed).collect()
 }
 
-/// What the newest experiment says: what an older one came to is no answer for it. `None` where it was held against nothing,
-/// for it is the baseline or there is none.
-fn regressed(newest: &ScheduledResult) -> Option<Wanted> {
-    let (holds, reason) = match (newest.compared, newest.refused, newest.unmatched) {
+/// Whether an experiment is worse than the baseline, and why that is said. `None` where it was held against nothing, for it is
+/// the baseline or there is none. One worse point is enough; that none is worse takes all of them, for the one that could not
+/// be compared may be the one that was worse before.
+fn worse(result: &ScheduledResult) -> Option<(Option<bool>, &'static str)> {
+    Some(match (result.compared, result.refused, result.unmatched) {
         (0, 0, 0) => return None,
         (0, 0, _) => (None, "NoCounterpart"),
         (0, _, _) => (None, "NotComparable"),
-        _ if newest.worse > 0 => (Some(true), "Worse"),
-        _ => (Some(false), "NotWorse"),
-    };
+        _ if result.worse > 0 => (Some(true), "Worse"),
+        (_, 0, 0) => (Some(false), "NotWorse"),
+        _ => (None, "PartlyCompared"),
+    })
+}
+
+/// What was known last, since there is something that experiments are held against.
+pub(super) fn last_known(series: &[ScheduledResult]) -> Option<bool> {
+    let newest_first = series.iter().rev();
+    newest_first.map_while(worse).find_map(|(holds, _)| holds)
+}
+
+/// What the newest experiment says: what an older one came to is no answer for it.
+fn regressed(newest: &ScheduledResult) -> Option<Wanted> {
+    let (holds, reason) = worse(newest)?;
     Some(Wanted {
         kind: ConditionType::Regressed,
         holds,

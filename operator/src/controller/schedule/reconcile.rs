@@ -116,8 +116,8 @@ async fn reconcile(guarded: Arc<GuardedSchedule>, context: Arc<Context>) -> Resu
             Measured { experiment, points }
         })
         .collect();
-    let named = compared.baseline_experiment_name.as_ref().and_then(|wanted| {
-        let mut found = all().filter(|one| one.namespace() == namespace && one.name_any() == *wanted);
+    let named = decide::to_pin(compared, &before).and_then(|wanted| {
+        let mut found = all().filter(|one| one.namespace() == namespace && one.name_any() == wanted);
         let experiment = found.next()?;
         let points = points(experiment, &compared.metrics, &context.caches);
         Some(Measured { experiment, points })
@@ -176,7 +176,9 @@ fn of_nodes(prepared: &Prepared, uid: &str, caches: &Caches) -> Vec<NodeResult> 
     with_windows.collect()
 }
 
-async fn carry_out(
+/// Does what was decided. An experiment that cannot be created is due again at the next look; meanwhile results are kept and
+/// room is made, without which a quota would refuse it for good.
+pub(super) async fn carry_out(
     schedule: &EfficiencySchedule,
     before: &EfficiencyScheduleStatus,
     decision: &Decision,
@@ -184,10 +186,28 @@ async fn carry_out(
 ) -> Result<(), ReconcileError> {
     let namespace = schedule.namespace().unwrap_or_default();
     let experiments: Api<EfficiencyExperiment> = Api::namespaced(context.client.clone(), &namespace);
-    begin(&experiments, schedule, decision).await?;
-    write_status(schedule, before, decision, context).await?;
+    let begun = begin(&experiments, schedule, decision).await;
+    let mut status = decision.status.clone();
+    if begun.is_err() {
+        status.last_schedule_time = before.last_schedule_time;
+    }
+    let finished = finish(&experiments, schedule, before, &status, &decision.delete, context).await;
+    begun.and(finished)
+}
+
+/// Writes the status, then deletes what is beyond the history.
+async fn finish(
+    experiments: &Api<EfficiencyExperiment>,
+    schedule: &EfficiencySchedule,
+    before: &EfficiencyScheduleStatus,
+    after: &EfficiencyScheduleStatus,
+    delete: &[String],
+    context: &Context,
+) -> Result<(), ReconcileError> {
+    write_status(schedule, before, after, context).await?;
+    let namespace = schedule.namespace().unwrap_or_default();
     let uids = context.experiments.state();
-    for name in &decision.delete {
+    for name in delete {
         let uid = uids
             .iter()
             .find(|one| one.name_any() == *name && one.namespace().as_ref() == Some(&namespace))
@@ -267,17 +287,17 @@ fn gone_is_fine(done: Result<(), kube::Error>) -> Result<(), kube::Error> {
 async fn write_status(
     schedule: &EfficiencySchedule,
     before: &EfficiencyScheduleStatus,
-    decision: &Decision,
+    after: &EfficiencyScheduleStatus,
     context: &Context,
 ) -> Result<(), ReconcileError> {
-    if schedule.status.as_ref() == Some(&decision.status) {
+    if schedule.status.as_ref() == Some(after) {
         return Ok(());
     }
     let patch = json!({
         "apiVersion": format!("{}/{}", lem_crds::GROUP, lem_crds::VERSION),
         "kind": "EfficiencySchedule",
         "metadata": {"uid": schedule.uid()},
-        "status": decision.status,
+        "status": after,
     });
     let schedules: Api<EfficiencySchedule> =
         Api::namespaced(context.client.clone(), &schedule.namespace().unwrap_or_default());
@@ -290,7 +310,7 @@ async fn write_status(
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
         Err(error) => return Err(ReconcileError::UpdateStatus(error)),
     }
-    for event in news(before, &decision.status) {
+    for event in news(before, after) {
         if let Err(error) = context.recorder.publish(&event, &schedule.object_ref(&())).await {
             tracing::warn!(%error, reason = event.reason, "an event is lost");
         }
@@ -307,6 +327,9 @@ pub(super) fn news(before: &EfficiencyScheduleStatus, after: &EfficiencySchedule
             ("Accepted", Some("True") | None, "False") => (EventType::Warning, "Refused"),
             ("Regressed", Some("False" | "Unknown") | None, "True") => (EventType::Warning, "Regressed"),
             ("Regressed", Some("True"), "False") => (EventType::Normal, "Recovered"),
+            ("Regressed", Some("Unknown"), "False") if decide::last_known(&before.series) == Some(true) => {
+                (EventType::Normal, "Recovered")
+            }
             _ => return None,
         };
         Some(Event {

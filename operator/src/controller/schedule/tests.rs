@@ -2,19 +2,32 @@
 
 use http::{Request, Response};
 use jiff::{SignedDuration, Timestamp};
-use kube::{Api, Client, client::Body};
+use kube::{
+    Api, Client,
+    client::Body,
+    runtime::{
+        events::{Recorder, Reporter},
+        reflector,
+    },
+};
 use lem_crds::{
     EfficiencyExperiment,
-    schedule::{EfficiencySchedule, EfficiencyScheduleStatus},
+    schedule::{EfficiencySchedule, EfficiencyScheduleStatus, ScheduleComparison},
     status::{ExperimentPhase, FleetNodes, FleetStatus, PointResult},
 };
 use serde_json::{Value, json};
+use tower_test::mock::Handle;
 
 use super::{
-    super::condition::{self, ConditionType, Wanted},
-    decide::{Decision, Measured, View, decide},
+    super::{
+        condition::{self, ConditionType, Wanted},
+        leader::Leadership,
+        metrics::ControllerMetrics,
+        observe::Caches,
+    },
+    decide::{Decision, Measured, View, decide, to_pin},
     experiment,
-    reconcile::{begin, news},
+    reconcile::{Context, begin, carry_out, news},
     schedule_of,
 };
 use crate::{experiment::MeasuredPoint, report::fixture::Fixture};
@@ -117,6 +130,22 @@ impl World {
         self.now = self.now.checked_add(SignedDuration::from_hours(24)).unwrap();
         self.look();
         self.finish(joules, ExperimentPhase::Complete);
+        self.look();
+    }
+
+    /// A night passes, and the experiment has a point for each of these classes of nodes, with the energy of this domain.
+    fn night_of_classes(&mut self, classes: &[(&str, &str)], joules: &[f64]) {
+        self.now = self.now.checked_add(SignedDuration::from_hours(24)).unwrap();
+        self.look();
+        self.finish(joules, ExperimentPhase::Complete);
+        let status = self.experiments.last_mut().unwrap().0.status.as_mut().unwrap();
+        let point = status.points.remove(0);
+        let of_class = |(class, domain): &(&str, &str)| PointResult {
+            node_class: (*class).to_owned(),
+            energy_scope: vec![(*domain).to_owned()],
+            ..point.clone()
+        };
+        status.points = classes.iter().map(of_class).collect();
         self.look();
     }
 
@@ -277,6 +306,52 @@ fn an_unknown_comparison_is_no_recovery_and_a_regression_after_it_is_news() {
 }
 
 #[test]
+fn a_worse_point_that_is_missing_or_refused_the_next_time_has_not_recovered_until_it_is_compared_again() {
+    let (worse_before, other, refused) = (("a", "gpu"), ("b", "gpu"), ("a", "cpu"));
+    for partly in [vec![other], vec![refused, other]] {
+        let mut world = World::new(&json!({}));
+        world.night_of_classes(&[worse_before, other], &[1.0, 1.01, 0.99]);
+        world.night_of_classes(&[worse_before, other], &[1.3, 1.31, 1.29]);
+        let regressed = world.status();
+        world.night_of_classes(&partly, &[1.0, 1.01, 1.0]);
+        let unknown = world.status();
+        let (status, message) = world.condition("Regressed").unwrap();
+        assert_eq!(
+            (status.as_str(), reason(&world, "Regressed").as_str()),
+            ("Unknown", "PartlyCompared"),
+            "{message}"
+        );
+        assert!(news(&regressed, &unknown).is_empty());
+        world.night_of_classes(&[worse_before, other], &[1.0, 1.01, 1.0]);
+        assert_eq!(world.condition("Regressed").unwrap().0, "False");
+        let events = news(&unknown, &world.status());
+        assert_eq!((events.len(), events[0].reason.as_str()), (1, "Recovered"));
+    }
+}
+
+#[test]
+fn what_was_never_worse_does_not_recover_after_an_unknown_comparison() {
+    let mut world = World::new(&json!({}));
+    let (one, other) = (("a", "gpu"), ("b", "gpu"));
+    world.night_of_classes(&[one, other], &[1.0, 1.01, 0.99]);
+    world.night_of_classes(&[one, other], &[1.0, 1.01, 1.0]);
+    world.night_of_classes(&[one], &[1.0, 1.01, 1.0]);
+    let unknown = world.status();
+    world.night_of_classes(&[one, other], &[1.0, 1.01, 1.0]);
+    assert_eq!(world.condition("Regressed").unwrap().0, "False");
+    assert!(news(&unknown, &world.status()).is_empty());
+}
+
+#[test]
+fn a_worse_point_is_a_regression_although_another_could_not_be_compared() {
+    let mut world = World::new(&json!({}));
+    world.night_of_classes(&[("a", "gpu"), ("b", "gpu")], &[1.0, 1.01, 0.99]);
+    world.night_of_classes(&[("a", "gpu")], &[1.3, 1.31, 1.29]);
+    assert_eq!(world.condition("Regressed").unwrap().0, "True");
+    assert_eq!(world.status().series[1].unmatched, 1);
+}
+
+#[test]
 fn a_fleet_with_a_cordoned_node_is_the_baseline_and_the_next_one_is_held_against_it() {
     let mut world = fleet(&json!({"maxFailedNodes": 0}));
     let without_one = FleetNodes {
@@ -312,6 +387,35 @@ fn a_fleet_that_was_cut_short_is_no_baseline() {
         world.night_of_fleet(&[1.0, 1.01, 0.99], nodes, reason);
         assert_eq!(world.status().baseline.is_some(), taken, "{nodes:?} {reason}");
     }
+}
+
+#[test]
+fn a_fleet_that_has_measured_less_than_half_of_its_nodes_is_no_baseline() {
+    let mut world = fleet(&json!({}));
+    for (measured, taken) in [(2, false), (499, false), (500, true)] {
+        let nodes = FleetNodes {
+            matching: 1000,
+            measured,
+            not_measured: 1000 - measured,
+            ..FleetNodes::default()
+        };
+        world.night_of_fleet(&[1.0, 1.01, 0.99], nodes, "Partial");
+        assert_eq!(world.status().baseline.is_some(), taken, "{measured}");
+    }
+    let first = world.status().series.remove(0);
+    assert!(first.message.contains("has not measured enough"), "{}", first.message);
+}
+
+#[test]
+fn an_experiment_that_nothing_can_be_compared_with_is_no_baseline() {
+    let taken = |joules: &[f64]| {
+        let mut world = World::new(&json!({}));
+        world.night(joules);
+        world.status().baseline.is_some()
+    };
+    assert!(!taken(&[1.0]), "one value has no spread");
+    assert!(!taken(&[1.0, 0.0]), "zero has no logarithm");
+    assert!(taken(&[1.0, 1.01]));
 }
 
 #[test]
@@ -399,29 +503,94 @@ fn a_crash_after_the_old_one_is_cancelled_still_creates_the_new_one() {
     assert_eq!(decision.cancel, [""; 0]);
 }
 
+/// An API server that gives these answers; what it was asked, with the body.
+async fn answers(
+    mut server: Handle<Request<Body>, Response<Body>>,
+    schedule: &EfficiencySchedule,
+    codes: &[u16],
+) -> Vec<(String, Value)> {
+    let mut seen = Vec::new();
+    for code in codes {
+        let (request, send) = server.next_request().await.unwrap();
+        let body = if *code >= 300 {
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "",
+                "reason": "", "code": code})
+        } else if request.uri().path().contains("efficiencyschedules") {
+            serde_json::to_value(schedule).unwrap()
+        } else {
+            serde_json::to_value(experiment(schedule, Timestamp::UNIX_EPOCH)).unwrap()
+        };
+        let method = request.method().to_string();
+        let asked = request.into_body().collect_bytes().await.unwrap();
+        seen.push((method, serde_json::from_slice(&asked).unwrap_or_default()));
+        let answer = Response::builder().status(*code);
+        send.send_response(answer.body(Body::from(body.to_string().into_bytes())).unwrap());
+    }
+    seen
+}
+
 /// What is asked of an API server that gives these answers, and whether all went well.
 async fn requests(decision: &Decision, codes: &[u16]) -> (bool, Vec<String>) {
-    let (service, mut handle) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+    let (service, server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
     let experiments: Api<EfficiencyExperiment> = Api::namespaced(Client::new(service, "lab"), "lab");
     let schedule = schedule(&json!({}));
-    let answers = async {
-        let mut seen = Vec::new();
-        for code in codes {
-            let (request, send) = handle.next_request().await.unwrap();
-            seen.push(request.method().to_string());
-            let body = if *code < 300 {
-                serde_json::to_value(experiment(&schedule, Timestamp::UNIX_EPOCH)).unwrap()
-            } else {
-                json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "",
-                    "reason": "", "code": code})
-            };
-            let answer = Response::builder().status(*code);
-            send.send_response(answer.body(Body::from(body.to_string().into_bytes())).unwrap());
-        }
-        seen
+    let (done, seen) = tokio::join!(
+        begin(&experiments, &schedule, decision),
+        answers(server, &schedule, codes)
+    );
+    (done.is_ok(), seen.into_iter().map(|(method, _)| method).collect())
+}
+
+/// A controller of schedules whose caches are empty.
+fn context(client: Client) -> Context {
+    let reporter = Reporter {
+        controller: "lem-operator".to_owned(),
+        instance: None,
     };
-    let (done, seen) = tokio::join!(begin(&experiments, &schedule, decision), answers);
-    (done.is_ok(), seen)
+    Context {
+        client: client.clone(),
+        leadership: Leadership::always(),
+        recorder: Recorder::new(client, reporter),
+        caches: Caches {
+            runners: reflector::store().0,
+            jobs: reflector::store().0,
+            pods: reflector::store().0,
+            nodes: None,
+        },
+        experiments: reflector::store().0,
+        metrics: ControllerMetrics::default(),
+    }
+}
+
+#[tokio::test]
+async fn an_experiment_that_cannot_be_created_keeps_neither_results_nor_deletions_back_and_stays_due() {
+    for (policy, refused) in [("Allow", "POST"), ("Replace", "PATCH")] {
+        let mut world = World::new(&json!({"concurrencyPolicy": policy}));
+        world.night(&[1.0, 1.01, 0.99]);
+        for _ in 0..2 {
+            world.now = world.now.checked_add(SignedDuration::from_hours(24)).unwrap();
+            world.look();
+        }
+        world.finish_at(1, &[1.0, 1.01, 1.0], ExperimentPhase::Complete);
+        world.schedule.spec.successful_experiments_history_limit = 0;
+        world.now = world.now.checked_add(SignedDuration::from_hours(24)).unwrap();
+        let (before, decision) = (world.status(), world.decision());
+        assert_eq!(decision.delete.len(), 1, "{policy}");
+        let (service, server) = tower_test::mock::pair::<Request<Body>, Response<Body>>();
+        let context = context(Client::new(service, "lab"));
+        let (done, seen) = tokio::join!(
+            carry_out(&world.schedule, &before, &decision, &context),
+            answers(server, &world.schedule, &[403, 200, 200])
+        );
+        assert_eq!(done.unwrap_err().category(), "forbidden", "{policy}");
+        let methods: Vec<&str> = seen.iter().map(|(method, _)| method.as_str()).collect();
+        assert_eq!(methods, [refused, "PATCH", "DELETE"]);
+        let written: EfficiencyScheduleStatus = serde_json::from_value(seen[1].1["status"].clone()).unwrap();
+        assert_eq!(written.series.len(), 2, "{policy}");
+        assert_eq!(written.last_schedule_time, before.last_schedule_time, "{policy}");
+        world.schedule.status = Some(written);
+        assert_eq!(world.decision().create, decision.create, "{policy}");
+    }
 }
 
 #[tokio::test]
@@ -468,6 +637,7 @@ fn a_retained_experiment_that_has_left_the_series_does_not_come_back_as_its_newe
     world.look();
     world.finish(&[1.3, 1.31, 1.29], ExperimentPhase::Partial);
     world.look();
+    let partial = world.experiments.last().unwrap().0.metadata.name.clone();
     for _ in 0..105 {
         world.night(&[1.0, 1.01, 1.02]);
     }
@@ -476,6 +646,12 @@ fn a_retained_experiment_that_has_left_the_series_does_not_come_back_as_its_newe
     assert!(series.iter().all(|entry| entry.phase == ExperimentPhase::Complete));
     assert!(series.is_sorted_by_key(|entry| entry.scheduled_at));
     assert_eq!(world.condition("Regressed").unwrap().0, "False");
+    let is_there = |world: &World| world.experiments.iter().any(|(one, _)| one.metadata.name == partial);
+    assert!(is_there(&world), "it is retained");
+    world.schedule.spec.failed_experiments_history_limit = 0;
+    world.look();
+    assert!(!is_there(&world), "its entry is settled, so it may go");
+    assert_eq!(world.status().series, series);
 }
 
 #[test]
@@ -534,6 +710,26 @@ fn a_named_baseline_that_is_missing_is_said() {
     assert_eq!(world.status().baseline, None, "the first one is not taken instead");
     let (_, message) = world.condition("Accepted").unwrap();
     assert!(message.contains("no experiment golden"), "{message}");
+}
+
+#[test]
+fn a_named_baseline_is_worked_out_until_it_is_pinned_and_again_for_another_name_or_metric() {
+    let mut world = World::new(&json!({}));
+    world.night(&[1.0, 1.01, 0.99]);
+    let status = world.status();
+    let pinned = status.baseline.as_ref().unwrap().experiment.as_str();
+    let named = |name: &str, metrics: &[&str]| ScheduleComparison {
+        baseline_experiment_name: Some(name.to_owned()),
+        metrics: metrics.iter().map(|metric| (*metric).to_owned()).collect(),
+        ..ScheduleComparison::default()
+    };
+    assert_eq!(to_pin(&named(pinned, &["joulesPerToken"]), &status), None);
+    assert_eq!(
+        to_pin(&named(pinned, &["joulesPerToken", "tokensPerSecond"]), &status),
+        Some(pinned)
+    );
+    assert_eq!(to_pin(&named("golden", &["joulesPerToken"]), &status), Some("golden"));
+    assert_eq!(to_pin(&ScheduleComparison::default(), &status), None);
 }
 
 #[test]
