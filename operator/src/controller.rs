@@ -160,7 +160,7 @@ pub async fn run(
         client,
         schedule_calls,
         experiments: experiments.clone(),
-        leadership,
+        leadership: leadership.clone(),
         recorder,
         caches: caches.clone(),
         defaults: settings.defaults,
@@ -174,6 +174,9 @@ pub async fn run(
         drop(experiments.wait_until_ready().await);
         health.ready.store(true, Ordering::Relaxed);
         tracing::info!("caches are filled");
+        // Nodes are not waited for: an operator that may not read them says so of fleets and measures the rest. Each
+        // controller waits for the objects that it reconciles.
+        leadership.stand();
     });
     // The watches have no end of their own: the controller's end is the end of all.
     tokio::select! {

@@ -4,7 +4,7 @@
 //! never compared. The holder stops writing before the others may take over.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta},
 };
 use kube::{Api, Client, api::PostParams};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use super::apply::FIELD_MANAGER;
 
@@ -25,11 +25,45 @@ const PERIOD: Duration = Duration::from_secs(5);
 /// The holder may write for so long after a renewal: it stops before the others may take over.
 const WRITING: Duration = Duration::from_secs(10);
 
+/// One time of leading without a gap: in a gap another replica may have written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Term(pub(super) u64);
+
+/// Until when this process may write, and how many terms it has had.
+#[derive(Debug, Default)]
+struct Tenure {
+    until: Option<Instant>,
+    terms: u64,
+}
+
+impl Tenure {
+    fn term(&self, now: Instant) -> Option<Term> {
+        let held = self.until.is_some_and(|until| now < until);
+        held.then_some(Term(self.terms))
+    }
+
+    fn extend(&mut self, until: Instant, now: Instant) {
+        if self.term(now).is_none() {
+            self.terms += 1;
+        }
+        self.until = Some(until);
+    }
+
+    fn end(&mut self) {
+        self.until = None;
+    }
+}
+
+fn lock(tenure: &Mutex<Tenure>) -> MutexGuard<'_, Tenure> {
+    tenure.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Whether this process may write.
 #[derive(Debug, Clone)]
 pub struct Leadership {
-    until: Arc<Mutex<Option<Instant>>>,
+    tenure: Arc<Mutex<Tenure>>,
     changed: watch::Receiver<bool>,
+    candidacy: Arc<Notify>,
 }
 
 impl Leadership {
@@ -37,16 +71,31 @@ impl Leadership {
     pub fn always() -> Self {
         let (_, changed) = watch::channel(true);
         let far = Instant::now() + Duration::from_hours(876_000);
+        let tenure = Tenure {
+            until: Some(far),
+            terms: 1,
+        };
         Self {
-            until: Arc::new(Mutex::new(Some(far))),
+            tenure: Arc::new(Mutex::new(tenure)),
             changed,
+            candidacy: Arc::default(),
         }
     }
 
     /// Whether this process may write now.
     pub fn is_held(&self) -> bool {
-        let until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
+        self.term().is_some()
+    }
+
+    /// The term in which this process may write now.
+    pub fn term(&self) -> Option<Term> {
+        lock(&self.tenure).term(Instant::now())
+    }
+
+    /// From now on the Lease is asked for. A replica whose caches are not filled would take what it does not see for
+    /// absent; and after a restart in the same pod the Lease is still its own.
+    pub fn stand(&self) {
+        self.candidacy.notify_one();
     }
 
     /// Changes whenever leadership is won or lost.
@@ -104,38 +153,42 @@ fn judge(lease: Option<&Lease>, identity: &str, seen: &mut Option<Sighting>, now
     }
 }
 
-/// Starts asking for the Lease; dropping the guard ends it.
+/// The work of asking for the Lease, which begins with [`Leadership::stand`]; dropping it ends it.
 pub fn start(client: Client, candidate: Candidate) -> (Leadership, impl Future<Output = ()>) {
     let (sender, changed) = watch::channel(false);
-    let until = Arc::new(Mutex::new(None));
+    let tenure = Arc::new(Mutex::new(Tenure::default()));
+    let candidacy = Arc::new(Notify::new());
     let leadership = Leadership {
-        until: Arc::clone(&until),
+        tenure: Arc::clone(&tenure),
         changed,
+        candidacy: Arc::clone(&candidacy),
     };
     let leases: Api<Lease> = Api::namespaced(client, &candidate.namespace);
     let ask = async move {
+        candidacy.notified().await;
         let mut seen = None;
+        let mut last = None;
         loop {
             let begin = Instant::now();
             let turn = tokio::time::timeout(PERIOD, turn(&leases, &candidate, &mut seen));
             match turn.await {
-                Ok(Ok(true)) => *until.lock().unwrap_or_else(PoisonError::into_inner) = Some(begin + WRITING),
-                Ok(Ok(false)) => *until.lock().unwrap_or_else(PoisonError::into_inner) = None,
+                Ok(Ok(true)) => lock(&tenure).extend(begin + WRITING, Instant::now()),
+                Ok(Ok(false)) => lock(&tenure).end(),
                 Ok(Err(error)) => tracing::warn!(%error, "the Lease could not be asked for"),
                 Err(_) => tracing::warn!("asking for the Lease took too long"),
             }
-            let held = {
-                let until = until.lock().unwrap_or_else(PoisonError::into_inner);
-                until.is_some_and(|until| Instant::now() < until)
-            };
+            let term = lock(&tenure).term(Instant::now());
+            let held = term.is_some();
             sender.send_if_modified(|before| {
-                let changed = *before != held;
+                // Also after a gap between two turns: what was not written in it is to be looked at again.
+                let changed = term != last;
                 if changed {
                     tracing::info!(held, identity = candidate.identity, "leadership changed");
                 }
                 *before = held;
                 changed
             });
+            last = term;
             tokio::time::sleep(PERIOD.saturating_sub(begin.elapsed())).await;
         }
     };
@@ -234,6 +287,45 @@ mod tests {
         assert_eq!(judge(Some(&renewed), "me", &mut seen, begin + DURATION), Step::Wait);
         let late = begin + DURATION * 2 + Duration::from_secs(1);
         assert_eq!(judge(Some(&renewed), "me", &mut seen, late), Step::Take);
+    }
+
+    #[test]
+    fn a_renewal_in_time_goes_on_with_a_term_and_one_after_a_gap_begins_another() {
+        let begin = Instant::now();
+        let mut tenure = Tenure::default();
+        assert_eq!(tenure.term(begin), None);
+        tenure.extend(begin + WRITING, begin);
+        let first = tenure.term(begin);
+        assert!(first.is_some());
+        tenure.extend(begin + PERIOD + WRITING, begin + PERIOD);
+        assert_eq!(tenure.term(begin + WRITING), first);
+        let late = begin + PERIOD + WRITING;
+        assert_eq!(tenure.term(late), None);
+        tenure.extend(late + WRITING, late);
+        let second = tenure.term(late);
+        assert!(second.is_some() && second != first);
+        tenure.end();
+        assert_eq!(tenure.term(late), None);
+    }
+
+    #[tokio::test]
+    async fn a_replica_does_not_ask_for_the_lease_before_it_stands() {
+        let (service, mut handle) =
+            tower_test::mock::pair::<http::Request<kube::client::Body>, http::Response<kube::client::Body>>();
+        let candidate = Candidate {
+            namespace: "lem".to_owned(),
+            name: "lem-operator".to_owned(),
+            identity: "me".to_owned(),
+        };
+        let (leadership, ask) = start(Client::new(service, "lem"), candidate);
+        let asking = tokio::spawn(ask);
+        let early = tokio::time::timeout(Duration::from_millis(100), handle.next_request()).await;
+        assert!(early.is_err(), "it would renew its own Lease on caches that are empty");
+        leadership.stand();
+        let request = tokio::time::timeout(Duration::from_secs(5), handle.next_request()).await;
+        let (request, _) = request.unwrap().unwrap();
+        assert!(request.uri().path().ends_with("/leases/lem-operator"));
+        asking.abort();
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{fleet::look::Outlook, stall::Cause, view::Unexplained};
+use super::{fleet::look::Outlook, leader::Term, stall::Cause, view::Unexplained};
 
 /// Between two questions about what does not start in a fleet, whatever its size.
 pub(super) const BETWEEN_QUESTIONS: Duration = Duration::from_secs(10);
@@ -29,7 +29,7 @@ pub(super) struct Memory {
     /// When it came into its present phase, if this operator has seen that.
     pub(super) phase_since: Option<Instant>,
     /// Of a fleet: mailboxes that its account has rights on.
-    pub(super) granted: BTreeSet<String>,
+    pub(super) granted: Granted,
     /// Of a fleet: nodes on which nothing changes any more, by name.
     pub(super) settled: HashMap<String, Arc<Settled>>,
     /// Of a fleet: when its status was written last.
@@ -38,6 +38,31 @@ pub(super) struct Memory {
     pub(super) pace: Pace,
     /// Of a fleet: why processes do not start.
     pub(super) explanations: Explanations,
+}
+
+/// Mailboxes that a fleet's account has rights on, as this replica has written them in one term. A leader between two
+/// terms may have written other names.
+#[derive(Debug, Default)]
+pub(super) struct Granted {
+    written: Option<(Term, BTreeSet<String>)>,
+}
+
+impl Granted {
+    /// What is known in a term.
+    pub(super) fn known(&self, term: Term) -> BTreeSet<String> {
+        let written = self.written.as_ref().filter(|(of, _)| *of == term);
+        written.map(|(_, runners)| runners.clone()).unwrap_or_default()
+    }
+
+    /// The rights are about to be written anew: a write that fails may have come into force or not.
+    pub(super) fn forget(&mut self) {
+        self.written = None;
+    }
+
+    /// The rights were written in a term.
+    pub(super) fn learn(&mut self, term: Term, runners: &[String]) {
+        self.written = Some((term, runners.iter().cloned().collect()));
+    }
 }
 
 /// What was found of a node on which nothing changes any more.
@@ -144,6 +169,16 @@ mod tests {
 
     use super::*;
     use crate::controller::view::UnexplainedKind;
+
+    #[test]
+    fn rights_that_were_written_in_an_earlier_term_or_are_being_written_are_not_relied_upon() {
+        let mut granted = Granted::default();
+        granted.learn(Term(1), &["mailbox".to_owned()]);
+        assert_eq!(granted.known(Term(1)), BTreeSet::from(["mailbox".to_owned()]));
+        assert_eq!(granted.known(Term(2)), BTreeSet::new(), "another has led in between");
+        granted.forget();
+        assert_eq!(granted.known(Term(1)), BTreeSet::new());
+    }
 
     #[test]
     fn one_question_is_asked_in_a_while_and_what_was_never_asked_about_comes_first() {

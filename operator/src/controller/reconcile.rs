@@ -30,7 +30,7 @@ use super::{
     decide::{self, Change, Decision, Situation},
     error::{ReconcileError, words},
     expectation::{self, Expectations},
-    leader::Leadership,
+    leader::{Leadership, Term},
     memory::{Memories, Memory},
     metrics::ControllerMetrics,
     neighbour::Neighbour,
@@ -146,9 +146,9 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
     if context.expectations.missing(uid, &seen) {
         return Ok(Action::requeue(SOON));
     }
-    if !context.leadership.is_held() {
+    let Some(term) = context.leadership.term() else {
         return Ok(Action::await_change());
-    }
+    };
     observed.namespace_ends = context.memories.of(uid, |memory| memory.namespace_ends);
     let again = observe::ask(&context.client, &prepared.owner.namespace, &mut observed, now).await;
     let again = again.map_err(ReconcileError::Observe)?;
@@ -176,12 +176,12 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         now,
     };
     if observed.namespace_ends {
-        apply(&decide::let_go(&situation), &prepared, &observed, context).await?;
+        apply(&decide::let_go(&situation), term, &prepared, &observed, context).await?;
         return Ok(Action::await_change());
     }
     if over {
         let decision = decide::afterwards(&situation);
-        apply(&decision, &prepared, &observed, context).await?;
+        apply(&decision, term, &prepared, &observed, context).await?;
         return Ok(Action::await_change());
     }
     let mut decision = decide::decide(&situation);
@@ -199,7 +199,7 @@ async fn steps(experiment: &EfficiencyExperiment, uid: &str, context: &Context) 
         // The next look rests on them; the write's own event calls for it.
         return Ok(Action::requeue(SOON));
     }
-    let applied = apply(&decision, &prepared, &observed, context).await;
+    let applied = apply(&decision, term, &prepared, &observed, context).await;
     context
         .memories
         .of(uid, |memory| remember(memory, applied.as_ref().err()));
@@ -229,8 +229,10 @@ fn remember(memory: &mut Memory, error: Option<&ReconcileError>) {
     }
 }
 
+/// Makes changes, as long as the term lasts in which they were decided.
 async fn apply(
     decision: &Decision,
+    term: Term,
     prepared: &Prepared,
     observed: &Observed,
     context: &Context,
@@ -247,7 +249,9 @@ async fn apply(
         .iter()
         .take_while(|change| job_of(change, prepared).is_none());
     let (first, rest) = decision.changes.split_at(begins.count());
-    apply_in_order(first, &applier, context).await?;
+    if !apply_in_order(first, term, &applier, context).await? {
+        return Ok(());
+    }
     let mut by_job: BTreeMap<String, Vec<&Change>> = BTreeMap::new();
     for change in rest {
         by_job
@@ -258,26 +262,38 @@ async fn apply(
     // What one node refuses does not hold up the others.
     let writes: Vec<_> = by_job
         .into_values()
-        .map(|changes| apply_in_order(changes, &applier, context).boxed())
+        .map(|changes| apply_in_order(changes, term, &applier, context).boxed())
         .collect();
-    let outcomes: Vec<Result<(), ReconcileError>> =
+    let outcomes: Vec<Result<bool, ReconcileError>> =
         stream::iter(writes).buffer_unordered(CONCURRENT_WRITES).collect().await;
-    outcomes.into_iter().collect()
-}
-
-async fn apply_in_order<'a>(
-    changes: impl IntoIterator<Item = &'a Change>,
-    applier: &Applier<'_>,
-    context: &Context,
-) -> Result<(), ReconcileError> {
-    for change in changes {
-        if !context.leadership.is_held() {
-            return Ok(());
-        }
-        tracing::info!(change = decide::name(change), "applying");
-        applier.apply(change).await?;
+    for outcome in outcomes {
+        outcome?;
     }
     Ok(())
+}
+
+/// Gives whether all of them were made: none is once the term has ended.
+async fn apply_in_order<'a>(
+    changes: impl IntoIterator<Item = &'a Change>,
+    term: Term,
+    applier: &Applier<'_>,
+    context: &Context,
+) -> Result<bool, ReconcileError> {
+    let uid = applier.prepared.owner.uid.as_str();
+    for change in changes {
+        if context.leadership.term() != Some(term) {
+            return Ok(false);
+        }
+        tracing::info!(change = decide::name(change), "applying");
+        let Change::Grant { runners } = change else {
+            applier.apply(change).await?;
+            continue;
+        };
+        context.memories.of(uid, |memory| memory.granted.forget());
+        applier.apply(change).await?;
+        context.memories.of(uid, |memory| memory.granted.learn(term, runners));
+    }
+    Ok(true)
 }
 
 /// Name of the Job of the set of processes that a change is about: changes of different ones may be made in any order.

@@ -11,7 +11,7 @@ use super::{
         decide::{Change, Decision, End, Stage},
         prepare::Prepared,
         stall::Cause,
-        view::Unexplained,
+        view::{Unexplained, UnexplainedKind},
     },
     look::{NodeState, Outlook, Why},
     nodes::Candidates,
@@ -21,7 +21,8 @@ use super::{
 const NAMED: usize = 10;
 /// Reasons that a status gives.
 const REASONS: usize = 20;
-/// Mailboxes that the fleet's Role names: each of them twice, with up to 60 bytes, and etcd takes objects of 1.5 MiB.
+/// Mailboxes that the fleet's Role names unless more are in use: each of them twice, with up to 60 bytes, and etcd
+/// takes objects of 1.5 MiB.
 const MOST_GRANTED: usize = 10_000;
 
 /// Everything that was seen of the fleet.
@@ -154,9 +155,12 @@ fn begun<'a>(fleet: &Fleet<'a>, slots: usize, exhausted: bool) -> Vec<&'a Change
 }
 
 /// Where every place is taken, nodes that have no room give theirs to as many on which nothing was begun. They come
-/// again after all of those, so each node gives way once.
+/// again after all of those, so each node gives way once. As long as a place is being freed, no other is freed for the
+/// same node.
 fn give_way<'a>(fleet: &Fleet<'a>, slots: usize, exhausted: bool) -> impl Iterator<Item = &'a Change> {
-    let waiting = fresh(fleet, exhausted).count().saturating_sub(slots);
+    let freed = |one: &&&Outlook| one.frees_place && one.state == NodeState::Measuring;
+    let freed = fleet.outlooks.iter().filter(freed).count();
+    let waiting = fresh(fleet, exhausted).count().saturating_sub(slots + freed);
     let busy = fleet.outlooks.iter().filter(|one| !one.gives_way.is_empty());
     busy.take(waiting).flat_map(|one| &one.gives_way)
 }
@@ -187,22 +191,39 @@ fn grant(fleet: &Fleet<'_>, changes: &[Change]) -> Option<Change> {
     if created.is_subset(fleet.granted) {
         return None;
     }
-    let mut runners = created;
-    let processes = prepared.spec.processes.count as usize;
-    if fleet.outlooks.len() * prepared.cohorts.len() * processes <= MOST_GRANTED {
-        runners.extend(fleet.outlooks.iter().flat_map(|one| one.runners.iter().cloned()));
-        runners.extend(fleet.outlooks.iter().flat_map(|one| {
-            let cohorts = prepared.cohorts.iter();
-            cohorts.flat_map(move |cohort| mailboxes(prepared, &cohort.key, &one.node, 0))
-        }));
-    } else {
-        runners.extend(fleet.outlooks.iter().flat_map(|one| one.in_use.iter().cloned()));
-        let room = MOST_GRANTED.saturating_sub(runners.len());
-        runners.extend(ahead(fleet).take(room));
-    }
+    let runners = all_mailboxes(fleet, &created).unwrap_or_else(|| next_mailboxes(fleet, created));
     Some(Change::Grant {
         runners: runners.into_iter().collect(),
     })
+}
+
+/// The mailboxes that are about to be made, all that there are, and the first ones of all that are to come; none if one
+/// Role cannot name them.
+fn all_mailboxes(fleet: &Fleet<'_>, created: &BTreeSet<String>) -> Option<BTreeSet<String>> {
+    let prepared = fleet.prepared;
+    let there = fleet.outlooks.iter().flat_map(|one| one.runners.iter().cloned());
+    let to_come = fleet.outlooks.iter().flat_map(|one| {
+        let cohorts = prepared.cohorts.iter();
+        cohorts.flat_map(move |cohort| mailboxes(prepared, &cohort.key, &one.node, 0))
+    });
+    let mut all = created.clone();
+    for name in there.chain(to_come) {
+        all.insert(name);
+        if all.len() > MOST_GRANTED {
+            return None;
+        }
+    }
+    Some(all)
+}
+
+/// The mailboxes that are about to be made, those in use, and as many of those to come as there is room for. The first
+/// two are named even where they alone are too many: a process without rights on its mailbox fails.
+fn next_mailboxes(fleet: &Fleet<'_>, created: BTreeSet<String>) -> BTreeSet<String> {
+    let mut next = created;
+    next.extend(fleet.outlooks.iter().flat_map(|one| one.in_use.iter().cloned()));
+    let room = MOST_GRANTED.saturating_sub(next.len());
+    next.extend(ahead(fleet).take(room));
+    next
 }
 
 /// Names of the mailboxes of a set of processes.
@@ -255,7 +276,8 @@ fn stall(fleet: &Fleet<'_>, nodes: FleetNodes) -> Option<Cause> {
         ));
     }
     let measuring = || fleet.outlooks.iter().filter(|one| one.state == NodeState::Measuring);
-    let late = |what: &Unexplained| what.late_at() <= fleet.now;
+    // A pod without a word may be pulling a large image.
+    let late = |what: &Unexplained| what.kind == UnexplainedKind::Job && what.late_at() <= fleet.now;
     let stands = |one: &&&Outlook| one.stall.is_some() || one.unexplained.as_ref().is_some_and(late);
     let standing = measuring().filter(stands).count() as u32;
     let stalled: Vec<(&str, &Cause)> = measuring()

@@ -20,6 +20,15 @@ use crate::experiment::{Account, Failure, NodeResult, Record};
 pub const BUDGET_SPENT: &str = "BudgetSpent";
 /// A pod that no node has taken for so long gives way to a node that was not begun yet.
 const BUSY_AFTER: SignedDuration = SignedDuration::from_mins(2);
+/// What keeps a pod from its node though another node might take one. A volume or claim that is not there is so
+/// everywhere.
+const OF_THE_NODE: [&str; 5] = [
+    "GpuMissing",
+    "MeasurementSlotTaken",
+    "NodeAgentMissing",
+    "NodeBusy",
+    "Unschedulable",
+];
 
 /// Why a node has no result.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,6 +91,8 @@ pub struct Outlook {
     pub changes: Vec<Change>,
     /// What frees the place of a process that has waited for the node for long; empty where none has.
     pub gives_way: Vec<Change>,
+    /// Its processes are told to end and have not ended yet, or are being told so now.
+    pub frees_place: bool,
     /// Why nothing moves there.
     pub stall: Option<Cause>,
     /// What does not start there without a word in its status why.
@@ -154,6 +165,7 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
         state: NodeState::Measuring,
         changes: Vec::new(),
         gives_way: Vec::new(),
+        frees_place: incarnations.iter().all(Incarnation::closed) && incarnations.iter().any(|one| !one.over()),
         stall: None,
         unexplained: seen.unexplained.cloned(),
         wake_at: None,
@@ -166,6 +178,7 @@ pub fn look(seen: &Seen<'_>) -> Outlook {
     if let Some(open) = open.filter(|open| seen.obstacle.is_some() && !holds_its_node(open)) {
         // It waits for a node that takes nothing any more.
         outlook.changes = decide::close(open, true).changes;
+        outlook.frees_place = true;
         return outlook;
     }
     let decision = decide::decide(&situation);
@@ -238,7 +251,7 @@ fn busy_at(open: &Incarnation) -> Option<Timestamp> {
     }
     let no_room = |pod: &&PodView| {
         let obstacle = pod.obstacle.as_ref().filter(|_| !pod.placed && !pod.ended());
-        obstacle.is_some_and(|cause| cause.reason != "SchedulingGated")
+        obstacle.is_some_and(|cause| OF_THE_NODE.contains(&cause.reason))
     };
     let pods = open.seats.iter().filter_map(|seat| seat.pod.as_ref());
     let since = pods.filter(no_room).map(|pod| pod.created).min()?;

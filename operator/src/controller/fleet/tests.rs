@@ -205,15 +205,21 @@ fn given_up(prepared: &Prepared, node: &str, came_to_run: bool, category: &str, 
     }
 }
 
-/// Mailbox, Job and a pod that the scheduler has refused for so many seconds.
+/// Mailbox, Job and a pod that the scheduler has refused for so many seconds, for want of a GPU.
 fn without_room(prepared: &Prepared, node: &str, seconds: i64) -> Observed {
+    let words = "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.";
+    refused(prepared, node, seconds, words)
+}
+
+/// Mailbox, Job and a pod that the scheduler has refused for so many seconds, in these words.
+fn refused(prepared: &Prepared, node: &str, seconds: i64, words: &str) -> Observed {
     let (runner, job) = made(prepared, node);
     let pod: Pod = serde_json::from_value(json!({
         "metadata": {"name": "pod", "uid": "pod", "creationTimestamp": now() - jiff::SignedDuration::from_secs(seconds),
             "labels": {JOB_NAME_LABEL: job.name_any(), "batch.kubernetes.io/job-completion-index": "0"}},
         "spec": {"containers": []},
         "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
-            "reason": "Unschedulable", "message": "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."}]},
+            "reason": "Unschedulable", "message": words}]},
     }))
     .unwrap();
     Observed {
@@ -555,6 +561,49 @@ fn a_node_without_room_gives_its_place_to_one_that_was_not_begun_and_comes_again
 }
 
 #[test]
+fn a_node_keeps_its_place_when_what_it_lacks_is_missing_everywhere() {
+    let prepared = prepare(&experiment(&json!({"maxConcurrentNodes": 1}))).unwrap();
+    let gives_way = |words: &str| {
+        let observed = refused(&prepared, "a", 120, words);
+        !look_at(&prepared, "a", None, &observed).gives_way.is_empty()
+    };
+    for words in [
+        "0/1 nodes are available: 1 Insufficient nvidia.com/gpu.",
+        "0/1 nodes are available: 1 Insufficient lem.dev/measurement-slot.",
+        "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.",
+        "0/1 nodes are available: 1 Insufficient cpu.",
+    ] {
+        assert!(gives_way(words), "{words}");
+    }
+    for words in [
+        "0/1 nodes are available: persistentvolumeclaim \"model\" not found.",
+        "waiting for resource claim controller: resourceclaim \"x\" not found",
+    ] {
+        assert!(!gives_way(words), "{words}");
+    }
+}
+
+#[test]
+fn no_further_node_gives_way_for_one_whose_place_is_being_freed() {
+    let prepared = prepare(&experiment(&json!({"maxConcurrentNodes": 2}))).unwrap();
+    let mut closed = without_room(&prepared, "a", 120);
+    closed.runners[0].spec.finish = true;
+    let closed = look_at(&prepared, "a", None, &closed);
+    assert!(closed.frees_place && closed.state == NodeState::Measuring);
+    let busy = without_room(&prepared, "b", 120);
+    let job = busy.jobs[0].name_any();
+    let busy = look_at(&prepared, "b", None, &busy);
+    let fresh = |name: &str| first_look(&prepared, name, None);
+    let gives_way = |outlooks: &[Outlook]| {
+        let changes = decided(&prepared, outlooks, &[], now()).decision.changes;
+        let deleted = |change: &Change| matches!(change, Change::DeleteJob { name } if *name == job);
+        changes.iter().any(deleted)
+    };
+    assert!(!gives_way(&[closed.clone(), busy.clone(), fresh("c")]));
+    assert!(gives_way(&[closed, busy, fresh("c"), fresh("d")]), "for the second");
+}
+
+#[test]
 fn a_fleet_is_stalled_when_none_of_its_processes_starts_and_one_reason_is_known() {
     let prepared = prepare(&experiment(&json!({}))).unwrap();
     let waiting = |node: &str, cause: Option<Cause>, since: Timestamp| Outlook {
@@ -573,6 +622,9 @@ fn a_fleet_is_stalled_when_none_of_its_processes_starts_and_one_reason_is_known(
         decision.stall.map(|cause| cause.reason)
     };
     let known = waiting("a", Some(quota), long_ago);
+    let mut pulls = waiting("b", None, long_ago);
+    pulls.unexplained.as_mut().unwrap().kind = UnexplainedKind::Pod;
+    assert_eq!(stall(&[known.clone(), pulls]), None, "its image may be large");
     assert_eq!(
         stall(&[known.clone(), waiting("b", None, long_ago)]),
         Some("QuotaExceeded")
@@ -614,6 +666,23 @@ fn the_rights_of_a_fleet_that_no_role_can_name_are_granted_for_what_is_under_way
         assert!((0..24).all(|cohort| runners.contains(&of(cohort, node))), "{node}");
     }
     assert!(!runners.contains(&of(0, "node-0499")), "it is far from its turn");
+}
+
+#[test]
+fn the_mailboxes_of_earlier_processes_do_not_make_a_role_larger_than_may_be() {
+    let prepared = prepare(&experiment(&json!({}))).unwrap();
+    let mailbox = |number: usize| format!("earlier-{number:05}");
+    let mut began_often = in_state(&prepared, "a", NodeState::Measuring);
+    began_often.runners = (0..10_000).map(mailbox).collect();
+    began_often.in_use = vec![mailbox(3)];
+    let decision = decided(&prepared, &[began_often, first_look(&prepared, "b", None)], &[], now());
+    let Change::Grant { runners } = &decision.decision.changes[0] else {
+        panic!("{:?}", decision.decision.changes[0]);
+    };
+    let first = made(&prepared, "b").0.name_any();
+    assert!(runners.contains(&first) && runners.contains(&mailbox(3)));
+    assert!(runners.len() <= 10_000, "{}", runners.len());
+    assert!(!runners.contains(&mailbox(4)), "nobody writes into it any more");
 }
 
 #[test]

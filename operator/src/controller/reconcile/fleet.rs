@@ -28,6 +28,7 @@ use super::{
             nodes::{self, Candidates, Obstacle},
             status::{self, Aggregated},
         },
+        leader::Term,
         memory::{BETWEEN_QUESTIONS, Settled},
         neighbour::Neighbour,
         observe::{self, OfNode},
@@ -54,7 +55,8 @@ pub(super) async fn steps(
     context: &Context,
 ) -> Result<Action, ReconcileError> {
     let uid = prepared.owner.uid.as_str();
-    let leads = context.leadership.is_held();
+    let term = context.leadership.term();
+    let leads = term.is_some();
     if let Some(pause) = context.memories.of(uid, |memory| memory.pace.pause(SHARE, leads)) {
         return Ok(Action::requeue(pause));
     }
@@ -66,7 +68,7 @@ pub(super) async fn steps(
     if context.expectations.missing(uid, &seen) {
         return Ok(Action::requeue(SOON));
     }
-    if !leads {
+    let Some(term) = term else {
         if let Ok(candidates) = candidates(prepared, context) {
             // What each node came to is found out by all replicas, so that one that takes over begins at once.
             let this = Neighbour::of(experiment);
@@ -76,7 +78,7 @@ pub(super) async fn steps(
                 .of(uid, |memory| memory.pace.looked(begin.elapsed(), leads));
         }
         return Ok(Action::await_change());
-    }
+    };
     let namespace_ends = context.memories.of(uid, |memory| memory.namespace_ends);
     if namespace_ends || by_node.values().any(OfNode::deletes_pods) {
         let ends = namespace_ends
@@ -85,7 +87,7 @@ pub(super) async fn steps(
                 .map_err(ReconcileError::Observe)?;
         context.memories.of(uid, |memory| memory.namespace_ends = ends);
         if ends {
-            return let_go(prepared, &by_node, context).await;
+            return let_go(prepared, &by_node, term, context).await;
         }
     }
     let over = aggregate::is_over(before.phase);
@@ -107,7 +109,7 @@ pub(super) async fn steps(
     );
     let outlooks: Vec<&Outlook> = looked.iter().map(|settled| &settled.outlook).collect();
     if over {
-        return afterwards(prepared, &outlooks, context).await;
+        return afterwards(prepared, &outlooks, term, context).await;
     }
     carry_out(
         experiment,
@@ -118,6 +120,7 @@ pub(super) async fn steps(
             by_node: &by_node,
             outlooks: &outlooks,
             over_budget: over_budget.as_deref(),
+            term,
             now,
         },
         context,
@@ -134,14 +137,21 @@ struct Found<'a> {
     by_node: &'a BTreeMap<String, OfNode>,
     outlooks: &'a [&'a Outlook],
     over_budget: Option<&'a str>,
+    term: Term,
     now: Timestamp,
 }
 
 /// Jobs that have failed stay longer than the others.
-async fn afterwards(prepared: &Prepared, outlooks: &[&Outlook], context: &Context) -> Result<Action, ReconcileError> {
+async fn afterwards(
+    prepared: &Prepared,
+    outlooks: &[&Outlook],
+    term: Term,
+    context: &Context,
+) -> Result<Action, ReconcileError> {
     let changes = outlooks.iter().flat_map(|one| one.changes.iter());
     let rest = changes.filter(|change| matches!(change, Change::SetTimeToLive { .. }));
-    apply(&only(rest.cloned().collect()), prepared, &Observed::default(), context).await?;
+    let decision = only(rest.cloned().collect());
+    apply(&decision, term, prepared, &Observed::default(), context).await?;
     Ok(Action::await_change())
 }
 
@@ -159,10 +169,11 @@ async fn carry_out(
         by_node,
         outlooks,
         over_budget,
+        term,
         now,
     } = *found;
     let uid = prepared.owner.uid.as_str();
-    let granted = context.memories.of(uid, |memory| memory.granted.clone());
+    let granted = context.memories.of(uid, |memory| memory.granted.known(term));
     let decided = decide::decide(&Fleet {
         prepared,
         candidates,
@@ -195,13 +206,10 @@ async fn carry_out(
             .of(uid, |memory| memory.status_written = Some(Instant::now()));
     }
     let touched = touched(&decided.decision, by_node);
-    let applied = apply(&decided.decision, prepared, &touched, context).await;
+    let applied = apply(&decided.decision, term, prepared, &touched, context).await;
     context.memories.of(uid, |memory| {
         remember(memory, applied.as_ref().err());
         memory.pace.looked(took, true);
-        if let (Ok(()), Some(Change::Grant { runners })) = (&applied, decided.decision.changes.first()) {
-            memory.granted = runners.iter().cloned().collect::<BTreeSet<_>>();
-        }
     });
     if applied.as_ref().is_err_and(|error| error.category() == "terminating") {
         return Ok(Action::requeue(SOON));
@@ -437,12 +445,13 @@ fn touched(decision: &Decision, by_node: &BTreeMap<String, OfNode>) -> Observed 
 async fn let_go(
     prepared: &Prepared,
     by_node: &BTreeMap<String, OfNode>,
+    term: Term,
     context: &Context,
 ) -> Result<Action, ReconcileError> {
     let incarnations = by_node.values().flat_map(|of_node| of_node.observed().incarnations());
     let changes = incarnations
         .filter_map(|one| super::super::decide::delete_job(&one))
         .collect();
-    apply(&only(changes), prepared, &Observed::default(), context).await?;
+    apply(&only(changes), term, prepared, &Observed::default(), context).await?;
     Ok(Action::await_change())
 }
