@@ -11,7 +11,7 @@ use lem_crds::{
 
 use super::{End, Output, color, print, report::load, width, yaml};
 use crate::{
-    experiment::{self, Comparison, Side},
+    experiment::{self, Comparison, Refusal, Side},
     local::summary::Summary,
     report::{ComparisonRow, Conclusion, comparison_json, comparison_terminal},
 };
@@ -173,7 +173,11 @@ fn row(
     right: (&PointResult, &Summary),
 ) -> ComparisonRow {
     let (before, after) = (values(left, name), values(right, name));
-    let compared = experiment::compare(name, &side(left.0, &before), &side(right.0, &after));
+    let compared = if left.1.status.fleet.is_some() == right.1.status.fleet.is_some() {
+        experiment::compare(name, &side(left.0, &before), &side(right.0, &after))
+    } else {
+        Err(Refusal::Units)
+    };
     let (numbers, conclusion) = match compared {
         Ok(Comparison {
             ratio,
@@ -339,6 +343,21 @@ mod tests {
         assert_eq!(
             values((&fleet.status.points[0], &fleet), "joules_per_token"),
             [2.0, 4.0]
+        );
+    }
+
+    #[test]
+    fn means_of_nodes_are_not_held_against_cycles() {
+        let nodes = [("a", [1.0, 3.0]), ("b", [3.0, 5.0])];
+        let (left, mut right) = (fleet(&nodes), fleet(&nodes));
+        right.status.fleet = None;
+        let definition = metrics::definition("joules_per_token").unwrap();
+        let points = (&left.status.points[0], &right.status.points[0]);
+        let row = row(("joules_per_token", definition), (points.0, &left), (points.1, &right));
+        assert!(
+            matches!(&row.conclusion, Conclusion::Refused(why) if why.contains("not compared with cycles")),
+            "{:?}",
+            row.conclusion
         );
     }
 }

@@ -102,7 +102,7 @@ fn read(arguments: &Arguments) -> Result<Vec<EfficiencyExperiment>, Vec<Manifest
         });
         match ready {
             Ok(experiment) => localised.push(experiment),
-            Err(error) => errors.push(error),
+            Err(error) => errors.push(error.attributed(&settings)),
         }
     }
     if errors.is_empty() { Ok(localised) } else { Err(errors) }

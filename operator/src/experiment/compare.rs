@@ -85,6 +85,11 @@ pub enum Refusal {
         /// Of the candidate.
         candidate: u32,
     },
+    /// The spread between nodes is not that between the cycles of one.
+    #[error(
+        "the means of nodes of a fleet are not compared with cycles: compare two fleets, or two experiments that are none"
+    )]
+    Units,
     /// One value has no spread.
     #[error(
         "a comparison needs at least 2 cycles, or nodes of a fleet, on each side, there are {baseline} and {candidate}"

@@ -70,8 +70,8 @@ pub enum ManifestError {
         /// Why it is refused, and what to do.
         remedy: &'static str,
     },
-    /// Two documents of one name: the second would go on with the results of the first.
-    #[error("{place}: {name} is in {first} already: results are kept by name, so give each a name of its own")]
+    /// Two documents of one name: the second would go on with the results of the first, or take its place.
+    #[error("{place}: {name} is in {first} already: give each a name of its own")]
     Repeated {
         /// The second.
         place: Place,
@@ -90,6 +90,17 @@ pub enum ManifestError {
     },
 }
 
+impl ManifestError {
+    /// The same, with the setting that each violation comes from: the file does not show it.
+    #[must_use]
+    pub fn attributed(mut self, settings: &[Setting]) -> Self {
+        if let Self::Invalid { violations, .. } = &mut self {
+            setting::attribute(violations, settings);
+        }
+        self
+    }
+}
+
 fn list(violations: &[Violation]) -> String {
     match violations {
         [one] => one.to_string(),
@@ -105,7 +116,7 @@ fn list(violations: &[Violation]) -> String {
 /// One for every document that is not an admissible experiment.
 pub fn read(path: &Path, settings: &[Setting]) -> Result<Vec<(Place, EfficiencyExperiment)>, Vec<ManifestError>> {
     each(path, |place, document| match Meaning::of(document) {
-        Meaning::Experiment => admit(place, document, settings),
+        Meaning::Experiment => admit_here(place, document, settings),
         Meaning::Schedule => {
             let remedy = "runs on a cluster: give it to `kubectl apply`";
             Err(foreign(place, document, remedy))
@@ -133,7 +144,7 @@ pub enum Document {
 pub fn read_all(path: &Path, settings: &[Setting]) -> Result<Vec<(Place, Document)>, Vec<ManifestError>> {
     let read = each(path, |place, document| match Meaning::of(document) {
         Meaning::Experiment => {
-            let experiment = admit(place, document, settings)?;
+            let experiment = admit_here(place, document, settings)?;
             Ok(Document::Experiment(Box::new(experiment)))
         }
         Meaning::Schedule => {
@@ -241,15 +252,24 @@ pub fn unique<'a>(named: impl IntoIterator<Item = (&'a Place, String)>) -> Resul
     Ok(())
 }
 
-/// Sets fields of a document, and admits it as an experiment by the cluster's own rules. A synthetic model must be of a
-/// shape that the runner of this version knows.
+/// Sets fields of a document, and admits it as an experiment by the cluster's own rules.
 ///
 /// # Errors
 /// A setting that cannot be made, or every rule that is broken.
 pub fn admit(place: &Place, document: &mut Value, settings: &[Setting]) -> Result<EfficiencyExperiment, ManifestError> {
+    admit_by(place, document, settings, validate::experiment)
+}
+
+/// As [`admit`], and refuses shapes of synthetic models that the runner of this version does not know. That of a cluster
+/// may be of another version.
+fn admit_here(
+    place: &Place,
+    document: &mut Value,
+    settings: &[Setting],
+) -> Result<EfficiencyExperiment, ManifestError> {
     admit_by(place, document, settings, |document| {
         let experiment = validate::experiment(document)?;
-        known(experiment, |experiment| validate::presets(&experiment.spec, "spec"))
+        none(validate::presets(&experiment.spec, "spec")).map(|()| experiment)
     })
 }
 
@@ -260,19 +280,13 @@ fn admit_schedule(
 ) -> Result<EfficiencySchedule, ManifestError> {
     admit_by(place, document, settings, |document| {
         let schedule = validate::schedule(document)?;
-        known(schedule, |schedule| {
-            validate::presets(&schedule.spec.experiment_template.spec, "spec.experimentTemplate.spec")
-        })
+        let spec = &schedule.spec.experiment_template.spec;
+        none(validate::presets(spec, "spec.experimentTemplate.spec")).map(|()| schedule)
     })
 }
 
-fn known<T>(object: T, unknown: impl FnOnce(&T) -> Vec<Violation>) -> Result<T, Vec<Violation>> {
-    let violations = unknown(&object);
-    if violations.is_empty() {
-        Ok(object)
-    } else {
-        Err(violations)
-    }
+fn none(violations: Vec<Violation>) -> Result<(), Vec<Violation>> {
+    if violations.is_empty() { Ok(()) } else { Err(violations) }
 }
 
 fn admit_by<T>(
@@ -284,11 +298,8 @@ fn admit_by<T>(
     for setting in settings {
         setting.apply(document)?;
     }
-    rules(document).map_err(|mut violations| {
-        setting::attribute(&mut violations, settings);
-        ManifestError::Invalid {
-            place: place.clone(),
-            violations,
-        }
+    rules(document).map_err(|violations| {
+        let place = place.clone();
+        ManifestError::Invalid { place, violations }.attributed(settings)
     })
 }

@@ -54,8 +54,10 @@ pub fn documents(path: &Path) -> Result<Vec<(Place, Value)>, ManifestError> {
         document,
         item,
     };
+    // Editors of Windows put a mark before the text, which the parser counts as a column.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let mut read = Vec::new();
-    for (number, document) in (1..).zip(serde_yaml::Deserializer::from_str(&text)) {
+    for (number, document) in (1..).zip(serde_yaml::Deserializer::from_str(text)) {
         let value = strict::value(document).map_err(|source| ManifestError::Yaml {
             // Whether others follow the first one is not known where it cannot be read.
             place: place((number > 1).then_some(number), None),

@@ -154,8 +154,8 @@ fn unusable(path: &Path) -> Option<String> {
     let error = open(path).err()?;
     Some(if error.kind() == ErrorKind::NotFound {
         format!(
-            "there is nothing at {}: give a .gguf file, or a folder with safetensors, config.json and tokenizer.json; \
-             a relative path begins at the folder of the experiment's file",
+            "there is nothing at {}: give a .gguf file, a folder with one of them, or a folder with config.json and \
+             safetensors; a relative path begins at the folder of the experiment's file",
             path.display()
         )
     } else {

@@ -78,23 +78,27 @@ impl Setting {
         Ok(())
     }
 
-    /// Whether a violation is of this field, of one inside it, or of one on the way to it.
-    fn causes(&self, violation: &Violation) -> bool {
+    /// How a violation comes from this setting, in words: it is of the field or of one inside it, or of one on the way to it.
+    fn part_in(&self, violation: &Violation) -> Option<String> {
         let own = self.path.join(".");
         let inside = |path: &str, of: &str| {
             path.strip_prefix(of)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
         };
+        if inside(&violation.path, &own) {
+            return Some(format!("from --set {}", self.argument));
+        }
         // All fields are inside the spec.
-        inside(&violation.path, &own) || (violation.path.contains('.') && inside(&own, &violation.path))
+        let around = violation.path.contains('.') && inside(&own, &violation.path);
+        around.then(|| format!("--set {} is a part of it", self.argument))
     }
 }
 
 /// Says of each violation which setting it comes from, as the file does not show it.
 pub(super) fn attribute(violations: &mut [Violation], settings: &[Setting]) {
     for violation in violations {
-        if let Some(setting) = settings.iter().rfind(|setting| setting.causes(violation)) {
-            violation.message = format!("{} (from --set {})", violation.message, setting.argument);
+        if let Some(part) = settings.iter().rev().find_map(|setting| setting.part_in(violation)) {
+            violation.message = format!("{} ({part})", violation.message);
         }
     }
 }
@@ -176,7 +180,7 @@ mod tests {
             [
                 "wrong (from --set workload.requests=a)",
                 "wrong",
-                "wrong (from --set wrkload.x=1)",
+                "wrong (--set wrkload.x=1 is a part of it)",
                 "wrong"
             ]
         );

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{
     Deserializer,
-    de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor},
+    de::{DeserializeSeed, EnumAccess, Error, MapAccess, SeqAccess, Visitor},
 };
 use serde_json::{Map, Number, Value};
 
@@ -16,6 +16,9 @@ use serde_json::{Map, Number, Value};
 pub(super) fn value(document: serde_yaml::Deserializer<'_>) -> Result<Value, serde_yaml::Error> {
     Strict.deserialize(document)
 }
+
+/// By this key YAML 1.1 takes in the fields of another mapping; nothing here does.
+const MERGE: &str = "<<";
 
 struct Strict;
 
@@ -46,6 +49,14 @@ impl<'de> Visitor<'de> for Strict {
         Ok(value.into())
     }
 
+    fn visit_i128<E: Error>(self, value: i128) -> Result<Value, E> {
+        Err(E::custom(format!("the number {value} is too large")))
+    }
+
+    fn visit_u128<E: Error>(self, value: u128) -> Result<Value, E> {
+        Err(E::custom(format!("the number {value} is too large")))
+    }
+
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
         Number::from_f64(value)
             .map(Value::Number)
@@ -71,6 +82,10 @@ impl<'de> Visitor<'de> for Strict {
             items.push(item);
         }
         Ok(Value::Array(items))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, _tagged: A) -> Result<Value, A::Error> {
+        Err(A::Error::custom("tags such as !name are not read: take it away"))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut mapping: A) -> Result<Value, A::Error> {
@@ -102,6 +117,9 @@ impl Visitor<'_> for NewKey<'_> {
     }
 
     fn visit_str<E: Error>(self, key: &str) -> Result<String, E> {
+        if key == MERGE {
+            return Err(E::custom("merge keys (<<) are not read: write the fields out"));
+        }
         if self.0.contains_key(key) {
             return Err(E::custom(format!("the field {key} is given twice")));
         }
@@ -132,6 +150,24 @@ mod tests {
         );
         let by_alias = "one: &name requests\n*name : 1\nrequests: 2\n";
         assert!(read(by_alias).unwrap_err().contains("twice"));
+    }
+
+    #[test]
+    fn what_would_be_read_otherwise_elsewhere_is_refused_in_words_that_help() {
+        for (text, words) in [
+            (
+                "a: &base {b: 1}\nc:\n  <<: *base\n",
+                "c: merge keys (<<) are not read: write the fields out at line 3",
+            ),
+            ("a: !secret b", "a: tags such as !name are not read: take it away"),
+            (
+                "a: 18446744073709551616",
+                "a: the number 18446744073709551616 is too large",
+            ),
+        ] {
+            let said = read(text).unwrap_err();
+            assert!(said.contains(words), "{said}");
+        }
     }
 
     #[test]

@@ -119,9 +119,7 @@ fn two_experiments_of_one_name_are_refused_with_both_places() {
     assert_eq!(of_validate(&[EXPERIMENT, &elsewhere]), [""; 0]);
     assert_eq!(
         of_validate(&[EXPERIMENT, &elsewhere, EXPERIMENT]),
-        [
-            "file.yaml, document 3: quick is in file.yaml, document 1 already: results are kept by name, so give each a name of its own"
-        ]
+        ["file.yaml, document 3: quick is in file.yaml, document 1 already: give each a name of its own"]
     );
     let folder = Folder::new();
     let files = ["a.yaml", "b.yaml"].map(|name| folder.file(name, &[EXPERIMENT]));
@@ -164,7 +162,7 @@ fn a_field_that_a_setting_broke_is_told_with_the_setting() {
         ),
         (
             "wrkload.requests=4",
-            "spec.wrkload: unknown field; did you mean workload? (from --set wrkload.requests=4)",
+            "spec.wrkload: unknown field; did you mean workload? (--set wrkload.requests=4 is a part of it)",
         ),
     ] {
         assert_eq!(of_run(&[EXPERIMENT], &[argument]), [format!("file.yaml: {said}")]);
@@ -204,7 +202,7 @@ fn a_model_that_is_not_there_is_refused_by_its_field_also_in_a_sweep() {
     let alone = said("{directory: {path: absent.gguf}}}", "");
     assert!(
         alone[0].starts_with("file.yaml: spec.model.source.directory.path: there is nothing at ")
-            && alone[0].contains("absent.gguf: give a .gguf file, or a folder with safetensors"),
+            && alone[0].contains("absent.gguf: give a .gguf file, a folder with one of them"),
         "{alone:?}"
     );
     let swept = said(
@@ -226,4 +224,13 @@ fn a_model_that_is_not_there_is_refused_by_its_field_also_in_a_sweep() {
             "{said:?}"
         );
     }
+}
+
+#[test]
+fn a_mark_before_the_text_of_a_file_is_none_of_its_columns() {
+    let folder = Folder::new();
+    let path = folder.0.path().join("windows.yaml");
+    fs::write(&path, "\u{feff}a: 1\r\nb: 2\r\n").unwrap();
+    let read = documents(&path).unwrap();
+    assert_eq!(read[0].1, serde_json::json!({"a": 1, "b": 2}));
 }

@@ -95,9 +95,7 @@ pub(super) fn page(report: &Report<'_>) -> Page {
     let fleet_maps = fleet_maps(report, &mut numbering);
     let interval_plots = interval_plots(report, &mut numbering);
     let latency_plots = latency_plots(report, &mut numbering);
-    let mut power_plots = power_plots(report, &mut numbering);
-    let power_plots_left_out = power_plots.len().saturating_sub(MOST_POWER_PLOTS);
-    power_plots.truncate(MOST_POWER_PLOTS);
+    let (power_plots, power_plots_left_out) = power_plots(report, &mut numbering);
     Page {
         experiment: facts::printable(report.experiment_name),
         model: facts::printable(report.model),
@@ -216,15 +214,21 @@ fn latency_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
         .collect()
 }
 
-fn power_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
+/// The plots that there is room for, and how many more there would be.
+fn power_plots(report: &Report<'_>, numbering: &mut Numbering) -> (Vec<Plot>, usize) {
     let mut plots = Vec::new();
+    let mut left_out = 0;
     for point in &report.status.points {
         for (counter, cycles) in windows::power(report, point) {
+            if plots.len() == MOST_POWER_PLOTS {
+                left_out += 1;
+                continue;
+            }
             let title = format!("{} · {}", point.index, facts::label(report, point));
             let source = facts::printable(&power::source(counter, &cycles));
             let drawing = power::draw(&format!("Power of {source} in point {title}"), &cycles);
             plots.push(numbering.plot(drawing, title, format!("{source}.")));
         }
     }
-    plots
+    (plots, left_out)
 }

@@ -1,7 +1,10 @@
 use std::{path::Path, process::Command};
 
 use super::*;
-use crate::report::fixture::Fixture;
+use crate::{
+    experiment::summary::{MeasuredTrial, TrialNode},
+    report::fixture::Fixture,
+};
 
 fn page_of(fixture: &Fixture) -> String {
     let records = fixture.records();
@@ -168,7 +171,20 @@ fn windows_that_were_measured_before_the_sweep_changed_are_drawn_at_their_own_po
 fn the_latencies_of_a_class_of_nodes_are_those_of_its_own_nodes() {
     let mut fixture = Fixture::new();
     fixture.status.fleet = Some(lem_crds::status::FleetStatus::default());
-    fixture.runners[1].environment.as_mut().unwrap().cpu.model = Some("another CPU".to_owned());
+    let of_point = fixture.status.points[0].node_class.clone();
+    let of_trial = fixture.trials[0].clone();
+    let classes = [("a", of_point), ("b", "another CPU".to_owned())];
+    fixture.trials.clear();
+    for (runner, (node, class)) in fixture.runners.iter_mut().zip(classes) {
+        for window in &mut runner.windows {
+            node.clone_into(&mut window.node);
+        }
+        let name = node.to_owned();
+        fixture.trials.push(MeasuredTrial {
+            node: Some(TrialNode { name, class }),
+            ..of_trial.clone()
+        });
+    }
     let page = page_of(&fixture);
     assert!(page.contains("180 requests, pooled") && !page.contains("360 requests, pooled"));
 }

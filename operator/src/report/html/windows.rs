@@ -1,29 +1,25 @@
 //! The measured windows of a result: one per process and cycle, the last attempt only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use lem_crds::{
     runner::{CounterIdentity, EnergyReading, WindowRecord},
     status::{PointResult, Verdict},
 };
 
-use crate::{experiment::node_class, report::Report};
+use crate::report::Report;
 
 /// The windows of one point by process and cycle, the last attempt of each. The hash of the plan tells them, since
 /// points move when a sweep changes; of a fleet, whose points are of one class of nodes each, the class too.
 pub(super) fn of_point<'a>(report: &Report<'a>, point: &PointResult) -> BTreeMap<(u32, u32), &'a WindowRecord> {
     let mut found: BTreeMap<(u32, u32), &WindowRecord> = BTreeMap::new();
+    let classes = report.status.fleet.as_ref().map(|_| classes(report));
+    let of_class = |window: &WindowRecord| {
+        let classes = classes.as_ref();
+        classes.is_none_or(|classes| classes.get(window.node.as_str()) == Some(&point.node_class.as_str()))
+    };
     for (process, record) in report.records {
-        let class = || {
-            record
-                .environment
-                .as_ref()
-                .map(|environment| node_class(&[environment]))
-        };
-        if report.status.fleet.is_some() && class().as_ref() != Some(&point.node_class) {
-            continue;
-        }
-        let of_point = |window: &&WindowRecord| window.trial.plan_sha256 == point.plan_sha256;
+        let of_point = |window: &&WindowRecord| window.trial.plan_sha256 == point.plan_sha256 && of_class(window);
         for window in record.windows.iter().filter(of_point) {
             let known = found.entry((*process, window.trial.cycle)).or_insert(window);
             if known.trial.attempt < window.trial.attempt {
@@ -34,17 +30,30 @@ pub(super) fn of_point<'a>(report: &Report<'a>, point: &PointResult) -> BTreeMap
     found
 }
 
+/// The class of each node of a fleet, by name.
+fn classes<'a>(report: &Report<'a>) -> HashMap<&'a str, &'a str> {
+    let nodes = report.trials.iter().filter_map(|trial| trial.node.as_ref());
+    nodes.map(|node| (node.name.as_str(), node.class.as_str())).collect()
+}
+
 /// The windows of one point without those of invalid trials, unless no other is left.
 pub(super) fn usable<'a>(report: &Report<'a>, point: &PointResult) -> BTreeMap<(u32, u32), &'a WindowRecord> {
     let all = of_point(report, point);
-    let invalid = |window: &WindowRecord| {
-        report.trials.iter().any(|trial| {
-            let result = &trial.result;
-            trial.point == point.index
-                && trial.node.as_ref().is_none_or(|node| node.name == window.node)
-                && (result.cycle, result.attempt) == (window.trial.cycle, window.trial.attempt)
-                && result.verdict == Verdict::Invalid
+    let refused = report.trials.iter().filter(|trial| {
+        let of_point = trial.point == point.index;
+        of_point && trial.result.verdict == Verdict::Invalid
+    });
+    // A trial of no node is one of all of them.
+    let refused: HashSet<(Option<&str>, u32, u32)> = refused
+        .map(|trial| {
+            let node = trial.node.as_ref().map(|node| node.name.as_str());
+            (node, trial.result.cycle, trial.result.attempt)
         })
+        .collect();
+    let invalid = |window: &WindowRecord| {
+        let (cycle, attempt) = (window.trial.cycle, window.trial.attempt);
+        let of = |node| refused.contains(&(node, cycle, attempt));
+        of(None) || of(Some(window.node.as_str()))
     };
     let usable: BTreeMap<_, _> = all
         .iter()
