@@ -185,7 +185,7 @@ metric_set! {
     total_power_w "totalPowerW" ["W"] "Total energy over duration.";
     idle_power_w "idlePowerW" ["W"] "Mean power of the baseline with the model resident, all domains.";
     duration_sec "durationSec" ["s"] "First start to last end of the measured windows of the trial.";
-    counter_integral_disagreement "counterIntegralDisagreement" ["1"] "Largest |counter − integral| / counter over the GPUs; null where a counter stood still, which is a doubt.";
+    counter_integral_disagreement "counterIntegralDisagreement" ["1"] "Largest |counter − integral| / counter over the GPUs; null where power was integrated because the counter failed or stood still (the source says so).";
     prefill_time_sec "prefillTimeSec" ["s"] "Time spent in prefill steps, summed over processes; phases that do not overlap only.";
     decode_time_sec "decodeTimeSec" ["s"] "Time spent in decode steps, summed over processes; phases that do not overlap only.";
     prefill_energy_j "prefillEnergyJ" ["J"] "Energy of the prefill phases, by the times of the steps; phases that do not overlap only, and where the counters tell it to within 5 %.";
@@ -259,8 +259,7 @@ pub enum Unavailable {
     NoDevice,
     /// The device does not support this reading.
     NotSupported,
-    /// The counter went backwards during the window: driver reload or GPU reset; or a CPU counter moved by more than a package can draw,
-    /// or was read too late to exclude a wrap.
+    /// The counter went backwards (driver reload, GPU reset), moved by more than a CPU can draw, or was read too late to exclude a wrap.
     CounterReset,
     /// The counter stopped answering during the window, or stood still although the device draws power.
     CounterFailed,

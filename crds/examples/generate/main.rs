@@ -51,7 +51,7 @@ mod tests {
         for definition in lem_crds::metrics::DEFINITIONS {
             assert!(page.contains(&format!("| `{}` | `{}` |", definition.name, definition.key)));
         }
-        assert!(page.contains("| `CounterReset` | The counter went backwards during the window"));
+        assert!(page.contains("| `CounterReset` | The counter went backwards (driver reload, GPU reset)"));
     }
 
     #[test]

@@ -208,7 +208,8 @@ const fn baseline_duration() -> Duration {
 #[serde(rename_all = "camelCase")]
 pub struct Order {
     /// `Interleaved`: all points once, then again, so that drift over time spreads over all points. `Sequential`: all cycles
-    /// of a point, then the next point. `Shuffled`: a seeded permutation of all trials.
+    /// of a point, then the next point. `Shuffled`: a seeded permutation of all trials. It holds among the points of one load; loads follow
+    /// one another, so points that differ in model, device or dtype are not interleaved, unless processes.restart is `PerTrial`.
     #[serde(default)]
     pub policy: OrderPolicy,
     /// Seed of the shuffle.
