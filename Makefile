@@ -177,8 +177,7 @@ bench-scale: ## what a fleet of a thousand simulated nodes costs the operator, o
 	$(BENCH_SCALE) document --results $(SCALE_RESULTS)
 	$(BENCH_SCALE) check --results $(SCALE_RESULTS)
 
-# As many at the same time as of the thousand. A fifth of them, 1,000 processes at once beside the whole control plane on
-# two processors, was tried: by minute 27 some 20 nodes had failed, and 300 had not got their pod in time.
+# As many at the same time as of the thousand, so that both are on one line.
 bench-scale-large: bench-scale ## the same, then five thousand nodes (about 70 minutes)
 	$(BENCH_SCALE) run --nodes 5000 --concurrent 200 --limit 3600 --output $(SCALE_RESULTS)
 	$(BENCH_SCALE) document --results $(SCALE_RESULTS)
