@@ -20,7 +20,6 @@ use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{
     outcome::{Asked, Outcome, Thresholds},
@@ -125,25 +124,6 @@ fn main() -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Open files of a simulated process, which keeps its mailbox until the run is over, and of all else.
-const FILES_OF_A_NODE: u64 = 8;
-const FILES_OF_THE_REST: u64 = 10_000;
-
-/// A fleet without enough of them loses nodes that could not even read their mailbox.
-fn allow_open_files(nodes: u32) -> anyhow::Result<()> {
-    let wanted = FILES_OF_THE_REST + FILES_OF_A_NODE * u64::from(nodes);
-    let before = getrlimit(Resource::Nofile);
-    if before.current.is_none_or(|current| current >= wanted) {
-        return Ok(());
-    }
-    let limit = Rlimit {
-        current: Some(wanted),
-        maximum: before.maximum.map(|maximum| maximum.max(wanted)),
-    };
-    setrlimit(Resource::Nofile, limit)
-        .with_context(|| format!("{nodes} nodes take {wanted} open files: run as root, or raise `ulimit -Hn`"))
-}
-
 /// Runs one after the other. What a run came to is written before the next begins.
 fn run_all(all: impl Iterator<Item = Asked>, limit: Duration, output: &PathBuf, logs: &PathBuf) -> anyhow::Result<()> {
     fs::create_dir_all(logs).with_context(|| format!("failed to create {}", logs.display()))?;
@@ -155,10 +135,9 @@ fn run_all(all: impl Iterator<Item = Asked>, limit: Duration, output: &PathBuf, 
     };
     for asked in all {
         eprintln!("{} nodes, {} at the same time", asked.nodes, asked.concurrent);
-        allow_open_files(asked.nodes)?;
         let runtime = tokio::runtime::Runtime::new()?;
         let outcome = runtime.block_on(run::run(&asked, PHASES, &tools, limit))?;
-        // Mailboxes of processes that have ended still wait for SIGTERM.
+        // Processes whose pods were not deleted still wait for that.
         runtime.shutdown_background();
         eprintln!(
             "  {} after {:.0} s, {:.1} writes per process, {:.0} MiB, {:.2} processors",

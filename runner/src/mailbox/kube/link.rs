@@ -43,12 +43,16 @@ impl Link {
         F: AsyncFn() -> Result<Client, kube::Error>,
     {
         let terminated = terminated(Arc::clone(&self.delivered), self.reports.clone(), self.quiet.clone());
-        tokio::pin!(terminated);
+        let mut reports = self.reports.clone();
+        // A pod that has lost its Runner says no more, and still ends by SIGTERM as long as it measures.
+        let over = async {
+            self.talk(client).await;
+            while reports.changed().await.is_ok() {}
+        };
         tokio::select! {
-            () = self.talk(client) => {}
-            () = &mut terminated => {}
+            () = over => {}
+            () = terminated => {}
         }
-        terminated.await;
     }
 
     async fn talk<F>(self, client: F)

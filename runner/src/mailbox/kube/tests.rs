@@ -266,3 +266,21 @@ fn a_process_that_waits_for_nobody_writes_when_it_has_loaded_and_after_each_wind
     assert!(mailbox.flush(BOUND));
     assert_eq!(server.lock().unwrap().writes, writes + 1);
 }
+
+#[test]
+fn nothing_is_left_of_a_mailbox_whose_process_goes_on_without_it() {
+    let fenced = || server(None);
+    let written = || server(Some(runner(&json!(null))));
+    for (server, is_fenced) in [(written(), false), (fenced(), true)] {
+        let mut mailbox = open(&server);
+        mailbox.report(&status(RunnerPhase::Finished)).unwrap();
+        assert_eq!(mailbox.flush(BOUND), !is_fenced);
+        drop(mailbox);
+        // The other end of its connection holds the server until the connection is closed.
+        let begin = std::time::Instant::now();
+        while Arc::strong_count(&server) > 1 {
+            assert!(begin.elapsed() < BOUND, "its thread still runs; fenced: {is_fenced}");
+            thread::yield_now();
+        }
+    }
+}
