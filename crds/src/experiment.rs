@@ -29,7 +29,7 @@ pub use self::{
         Barrier, Baseline, Convergence, Cooldown, CpuEnergy, Deadlines, Energy, FixedWarmup, GpuEnergy, Order,
         OrderPolicy, Pricing, Processes, Protocol, Restart, StopRule, Warmup,
     },
-    sweep::{SweepAxis, SweepField, SweepValue},
+    sweep::{SweepAxis, SweepField, SweepValue, swept_values},
     toleration::{TaintEffect, Toleration, TolerationOperator},
     workload::{
         Arrival, ClosedLoop, ConfigMapReference, Decoder, JsonLines, Poisson, Prompts, SyntheticPrompts, Workload,

@@ -238,6 +238,13 @@ pub struct BaselineMetric {
     pub variance_logarithm: Option<f64>,
 }
 
+impl BaselineMetric {
+    /// Whether another can be held against it: two values or more, each with a logarithm.
+    pub const fn is_comparable(&self) -> bool {
+        self.count >= 2 && self.mean_logarithm.is_some()
+    }
+}
+
 /// What one experiment of the series came to.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]

@@ -15,6 +15,16 @@ pub struct SweepAxis {
     pub values: Vec<SweepValue>,
 }
 
+/// Every value that a sweep gives a field, with where it stands in the spec, such as `sweep[0].values[1]`.
+pub fn swept_values(sweep: &[SweepAxis], field: SweepField) -> Vec<(String, &SweepValue)> {
+    let axes = sweep.iter().enumerate().filter(|(_, axis)| axis.field == field);
+    axes.flat_map(|(index, axis)| {
+        let values = axis.values.iter().enumerate();
+        values.map(move |(value, given)| (format!("sweep[{index}].values[{value}]"), given))
+    })
+    .collect()
+}
+
 macro_rules! sweep_fields {
     ($($variant:ident $path:literal $reload:literal $doc:literal;)*) => {
         /// The fields that may vary within one experiment.

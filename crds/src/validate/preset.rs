@@ -5,7 +5,7 @@
 use super::{Violation, structural::suggestion};
 use crate::{
     EfficiencyExperimentSpec,
-    experiment::{ModelSource, SweepField},
+    experiment::{ModelSource, SweepField, swept_values},
 };
 
 /// The shapes that the runner of this version knows, in its own order.
@@ -26,22 +26,18 @@ pub fn presets(spec: &EfficiencyExperimentSpec, path: &str) -> Vec<Violation> {
     let ModelSource::Synthetic(synthetic) = &spec.model.source else {
         return Vec::new();
     };
-    let mut swept = false;
-    let mut given: Vec<(String, String)> = Vec::new();
-    for (index, axis) in spec.sweep.iter().enumerate() {
-        if axis.field == SweepField::Preset {
-            swept = true;
-            let at = |value: usize| format!("{path}.sweep[{index}].values[{value}]");
-            given.extend((0..).map(at).zip(axis.values.iter().map(ToString::to_string)));
-        }
-    }
-    if !swept {
-        let field = format!("{path}.model.source.synthetic.preset");
+    let swept = swept_values(&spec.sweep, SweepField::Preset);
+    let mut given: Vec<(String, String)> = swept
+        .into_iter()
+        .map(|(field, value)| (field, value.to_string()))
+        .collect();
+    if given.is_empty() {
+        let field = "model.source.synthetic.preset".to_owned();
         given.extend(synthetic.preset.clone().map(|name| (field, name)));
     }
     let unknown = given.into_iter().filter(|(_, name)| !PRESETS.contains(&name.as_str()));
     unknown
-        .map(|(field, name)| Violation::new(&field, no_such_preset(&name)))
+        .map(|(field, name)| Violation::new(&format!("{path}.{field}"), no_such_preset(&name)))
         .collect()
 }
 

@@ -278,7 +278,7 @@ fn unexplained(observed: &Observed) -> Option<PodView> {
     let pods = pods
         .flat_map(|incarnation| &incarnation.seats)
         .filter_map(|seat| seat.pod.as_ref());
-    let waiting = pods.filter(|pod| pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
+    let waiting = pods.filter(|pod| pod.waits_without_a_word());
     waiting.min_by_key(|pod| pod.created).cloned()
 }
 

@@ -298,7 +298,7 @@ pub fn unexplained(job: &Job, pods: &[&Pod]) -> Option<Unexplained> {
         return Some(Unexplained { kind, name, since });
     }
     let views = of_job.into_iter().map(pod_view);
-    let waiting = views.filter(|pod| pod.started.is_none() && !pod.ended() && pod.obstacle.is_none());
+    let waiting = views.filter(PodView::waits_without_a_word);
     waiting.min_by_key(|pod| pod.created).map(|pod| Unexplained {
         kind: UnexplainedKind::Pod,
         name: pod.name,
@@ -383,6 +383,11 @@ impl PodView {
     /// Nothing comes from it any more.
     pub fn ended(&self) -> bool {
         self.end.is_some() || self.deleted_by.is_some()
+    }
+
+    /// It has no container yet, and no word in its status why.
+    pub fn waits_without_a_word(&self) -> bool {
+        self.started.is_none() && !self.ended() && self.obstacle.is_none()
     }
 
     /// When it counts as stranded unless it is gone by then: nobody on its node carries out the deletion.

@@ -202,10 +202,9 @@ pub fn judge(baseline: &[BaselinePoint], present: &[MeasuredPoint], wanted: &Sch
 fn with_a_spread(baseline: &[BaselinePoint], wanted: &ScheduleComparison) -> Vec<BaselinePoint> {
     let mut points = baseline.to_vec();
     for point in &mut points {
-        point.metrics.retain(|metric, kept| {
-            let comparable = kept.count >= 2 && kept.mean_logarithm.is_some();
-            comparable && wanted.metrics.contains(metric)
-        });
+        point
+            .metrics
+            .retain(|metric, kept| kept.is_comparable() && wanted.metrics.contains(metric));
     }
     points.retain(|point| !point.metrics.is_empty());
     points

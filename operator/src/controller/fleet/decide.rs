@@ -202,10 +202,10 @@ fn grant(fleet: &Fleet<'_>, changes: &[Change]) -> Option<Change> {
 fn all_mailboxes(fleet: &Fleet<'_>, created: &BTreeSet<String>) -> Option<BTreeSet<String>> {
     let prepared = fleet.prepared;
     let there = fleet.outlooks.iter().flat_map(|one| one.runners.iter().cloned());
-    let to_come = fleet.outlooks.iter().flat_map(|one| {
-        let cohorts = prepared.cohorts.iter();
-        cohorts.flat_map(move |cohort| mailboxes(prepared, &cohort.key, &one.node, 0))
-    });
+    let to_come = fleet
+        .outlooks
+        .iter()
+        .flat_map(|one| first_mailboxes(prepared, &one.node));
     let mut all = created.clone();
     for name in there.chain(to_come) {
         all.insert(name);
@@ -232,6 +232,12 @@ fn mailboxes(prepared: &Prepared, cohort: &str, node: &str, incarnation: u32) ->
     (0..prepared.spec.processes.count).map(move |process| runner_name(&name, process))
 }
 
+/// Those of the first set of each cohort on a node.
+fn first_mailboxes<'a>(prepared: &'a Prepared, node: &'a str) -> impl Iterator<Item = String> {
+    let cohorts = prepared.cohorts.iter();
+    cohorts.flat_map(move |cohort| mailboxes(prepared, &cohort.key, node, 0))
+}
+
 /// Mailboxes that are still to come, the next ones first: of nodes under way cohort by cohort, then of the others node
 /// by node.
 fn ahead(fleet: &Fleet<'_>) -> impl Iterator<Item = String> {
@@ -254,10 +260,7 @@ fn ahead(fleet: &Fleet<'_>) -> impl Iterator<Item = String> {
         .outlooks
         .iter()
         .filter(|one| matches!(one.state, NodeState::Waiting(_)));
-    let later = waiting.flat_map(move |one| {
-        let cohorts = prepared.cohorts.iter();
-        cohorts.flat_map(move |cohort| mailboxes(prepared, &cohort.key, &one.node, 0))
-    });
+    let later = waiting.flat_map(move |one| first_mailboxes(prepared, &one.node));
     next.chain(later)
 }
 

@@ -8,8 +8,8 @@ use lem_crds::{
     EfficiencyExperiment,
     experiment::PlacementStrategy,
     schedule::{
-        ConcurrencyPolicy, EfficiencyScheduleSpec, EfficiencyScheduleStatus, ScheduleBaseline, ScheduleComparison,
-        ScheduledResult,
+        BaselineMetric, ConcurrencyPolicy, EfficiencyScheduleSpec, EfficiencyScheduleStatus, ScheduleBaseline,
+        ScheduleComparison, ScheduledResult,
     },
     status::{ExperimentPhase, Verdict},
 };
@@ -252,8 +252,7 @@ fn unfit(finished: &Measured<'_>) -> Option<&'static str> {
 /// A point has a spread to compare with in some metric. Not in each: one that is never had here would leave the others without
 /// a baseline.
 fn comparable(point: &MeasuredPoint) -> bool {
-    let mut metrics = point.values.metrics.values();
-    metrics.any(|metric| metric.count >= 2 && metric.mean_logarithm.is_some())
+    point.values.metrics.values().any(BaselineMetric::is_comparable)
 }
 
 /// An experiment has measured all that it could. A fleet that has lost some nodes has: its points are those of whole classes,

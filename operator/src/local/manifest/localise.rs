@@ -8,7 +8,7 @@ use std::{
 
 use lem_crds::{
     EfficiencyExperiment, EfficiencyExperimentSpec,
-    experiment::{JsonLines, ModelSource, Prompts, SweepField, SweepValue},
+    experiment::{JsonLines, ModelSource, Prompts, SweepField, SweepValue, swept_values},
     prompts,
     validate::Violation,
 };
@@ -134,13 +134,9 @@ fn directories(spec: &EfficiencyExperimentSpec) -> Vec<(String, String)> {
     let ModelSource::Directory(directory) = &spec.model.source else {
         return Vec::new();
     };
-    let swept = spec.sweep.iter().enumerate();
-    let swept: Vec<(String, String)> = swept
-        .filter(|(_, axis)| axis.field == SweepField::DirectoryPath)
-        .flat_map(|(index, axis)| {
-            let values = axis.values.iter().enumerate();
-            values.map(move |(value, path)| (format!("spec.sweep[{index}].values[{value}]"), path.to_string()))
-        })
+    let swept: Vec<(String, String)> = swept_values(&spec.sweep, SweepField::DirectoryPath)
+        .into_iter()
+        .map(|(field, path)| (format!("spec.{field}"), path.to_string()))
         .collect();
     if swept.is_empty() {
         vec![("spec.model.source.directory.path".to_owned(), directory.path.clone())]
