@@ -1,5 +1,6 @@
 //! CPU package and memory energy from the powercap tree (`intel-rapl*`; AMD processors appear under the same name).
 
+pub(super) mod update;
 pub(crate) mod wrap;
 pub(crate) mod zones;
 
@@ -10,6 +11,7 @@ use std::{
 };
 
 use self::{
+    update::{fresh, newest, standstill, update_period},
     wrap::{Unwrapped, longest_read_interval_seconds},
     zones::{Zone, discover},
 };
@@ -33,11 +35,8 @@ pub const ROOT_VARIABLE: &str = "LEM_POWERCAP_ROOT";
 /// Where Linux shows it.
 pub const DEFAULT_ROOT: &str = "/sys/class/powercap";
 
-/// RAPL counters are updated about every millisecond (Intel SDM 15.10.1; kernel `amd_energy`).
-pub(super) const UPDATE_PERIOD_SECONDS: f64 = 0.001;
-
-/// Longest time in which a counter may gain nothing, s: far longer than any update or delay.
-pub(super) const LONGEST_STANDSTILL_SECONDS: f64 = 1.0;
+/// Shortest time between two reads from which power is told, s: ten updates of a processor.
+const SHORTEST_FOR_POWER_SECONDS: f64 = 0.01;
 
 /// Meters CPU packages and their memory.
 #[derive(Debug)]
@@ -111,33 +110,35 @@ impl RaplMeter {
         let failure = track.first.as_ref().err().or(track.failure.as_ref()).cloned();
         let failure = failure.or_else(|| {
             let (first, last) = ends?;
-            Unavailable::standstill(last.joules - first.joules, seconds, LONGEST_STANDSTILL_SECONDS)
+            standstill(&track.reads, last.joules - first.joules, seconds)
         });
         let joules = ends
             .filter(|_| failure.is_none())
             .map(|(first, last)| last.joules - first.joules);
-        let power = power(track);
+        let (power, period) = (power(track), update_period(&track.reads));
         // Each edge is up to one update old.
-        let edge_watts = power.iter().map(|power| power.watts).fold(0.0, f64::max);
+        let watts = power.iter().map(|power| power.watts).reduce(f64::max);
+        let mean = joules.map(|joules| joules / seconds.max(SHORTEST_FOR_POWER_SECONDS));
+        let edge_watts = watts.or(mean).unwrap_or_default();
         EnergyReading {
             counter: self.identity(zone),
             source: EnergySource::Rapl,
             joules,
             unavailable: failure,
-            uncertainty_joules: joules.map(|_| 2.0 * edge_watts * UPDATE_PERIOD_SECONDS),
+            uncertainty_joules: joules.map(|_| 2.0 * edge_watts * period),
             duration_seconds: seconds,
             start,
             end,
             start_raw: ends.map(|(first, _)| first),
             end_raw: ends.map(|(_, last)| last),
             range_joules: Some(zone.range_microjoules as f64 / 1e6),
-            update_period_seconds: Some(UPDATE_PERIOD_SECONDS),
+            update_period_seconds: Some(period),
             integral_joules: None,
             integral_disagreement: None,
             power_is_averaged: false,
             power: thin(&power, start.monotonic_seconds, end.monotonic_seconds),
             cumulative: joules.map_or_else(CumulativeEnergy::default, |_| {
-                track.within(start, end, edge_watts * UPDATE_PERIOD_SECONDS)
+                track.within(start, end, edge_watts, period)
             }),
         }
     }
@@ -161,13 +162,13 @@ impl Track {
         }
     }
 
-    /// The counter between the edges, at which it is known to within some joules.
-    fn within(&self, start: Mark, end: Mark, uncertainty_joules: f64) -> CumulativeEnergy {
+    /// The counter between the edges. Its values are up to one period old, with so much power at an edge.
+    fn within(&self, start: Mark, end: Mark, edge_watts: f64, period: f64) -> CumulativeEnergy {
         let edge = |at: Mark, read: Option<&Read>| {
             let joules = read.map_or(0.0, |read| read.joules);
             let edge = EdgeEnergy {
                 joules,
-                uncertainty_joules,
+                uncertainty_joules: edge_watts * period,
             };
             (at.monotonic_seconds, edge)
         };
@@ -176,14 +177,14 @@ impl Track {
             edge(start, self.reads.first()),
             self.reads.iter().copied(),
             edge(end, self.reads.last()),
-            UPDATE_PERIOD_SECONDS,
+            period,
             watts,
         )
     }
 
-    /// Mean power since the read before the last, W.
+    /// Mean power between the last two values, W.
     fn last_power(&self) -> Option<f64> {
-        let (before, last) = self.reads.last_chunk().map(|[before, last]| (*before, *last))?;
+        let (before, last) = newest(&self.reads)?;
         mean_power(before, last).map(|power| power.watts)
     }
 
@@ -243,13 +244,13 @@ fn read(value: RawCounter, over: f64) -> Read {
 /// Mean power between the reads, each at its middle.
 fn power(track: &Track) -> Vec<Power> {
     let between = |pair: &[Read]| mean_power(pair[0], pair[1]);
-    track.reads.windows(2).filter_map(between).collect()
+    fresh(&track.reads).windows(2).filter_map(between).collect()
 }
 
 fn mean_power(a: Read, b: Read) -> Option<Power> {
     let seconds = b.from - a.from;
-    // The read at the end edge may follow a sample at once: no power can be told from less than ten updates.
-    (seconds > 10.0 * UPDATE_PERIOD_SECONDS).then(|| Power {
+    // The read at the end edge may follow a sample at once.
+    (seconds > SHORTEST_FOR_POWER_SECONDS).then(|| Power {
         at: f64::midpoint(a.from, b.from),
         watts: (b.joules - a.joules) / seconds,
     })
@@ -391,8 +392,60 @@ mod tests {
             (None, Some(UnavailableReason::DeviceFailed)),
             "{frozen:?}"
         );
+        let stopped = reading(
+            0.5,
+            &[
+                1_000_000, 9_000_000, 17_000_000, 17_000_000, 17_000_000, 17_000_000, 17_000_000, 17_000_000,
+                17_000_000, 17_000_000,
+            ],
+        );
+        assert_eq!(
+            (stopped.joules, reason(&stopped)),
+            (None, Some(UnavailableReason::DeviceFailed)),
+            "it stops within the window: {stopped:?}"
+        );
         // So short that nothing need have been drawn.
         let short = reading(0.000_2, &[7_000_000; 3]);
         assert_eq!((short.joules, reason(&short)), (Some(0.0), None), "{short:?}");
+    }
+
+    /// What a virtual machine shows of 40 W, renewed once a second and read ten times as often, so many seconds after an update.
+    fn renewed_each_second(since_update: f64, seconds: f64) -> EnergyReading {
+        let value = |index: usize| (40e6 * (50.0 + since_update + 0.1 * index as f64).floor()) as u64;
+        let values: Vec<u64> = (0..=(10.0 * seconds) as usize).map(value).collect();
+        reading(0.1, &values)
+    }
+
+    #[test]
+    fn a_counter_that_a_virtual_machine_renews_once_a_second_is_known_to_within_that() {
+        for phase in 0..10 {
+            let reading = renewed_each_second(0.05 + 0.1 * f64::from(phase), 20.0);
+            let period = reading.update_period_seconds.unwrap();
+            assert!((1.0..1.3).contains(&period), "{period} s");
+            let (joules, error) = (reading.joules.unwrap(), reading.uncertainty_joules.unwrap());
+            assert!((joules - 800.0).abs() <= error && error < 110.0, "{joules} ± {error} J");
+            assert!(
+                reading.power.iter().all(|power| (power.watts - 40.0).abs() < 5.0),
+                "no spikes where it is renewed: {:?}",
+                reading.power
+            );
+            let part = reading.cumulative.between(105.0, 110.0).unwrap();
+            assert!((part.joules - 200.0).abs() <= part.uncertainty_joules, "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_counter_that_each_read_finds_renewed_has_the_period_of_a_processor() {
+        let steady = reading(0.1, &[1_000_000, 5_000_000, 9_000_000, 13_000_000]);
+        assert!(steady.update_period_seconds.unwrap() < 0.002, "{steady:?}");
+        assert!(steady.uncertainty_joules.unwrap() < 0.1, "{steady:?}");
+        let paused = [
+            1_000_000, 5_000_000, 5_000_000, 5_000_000, 17_000_000, 21_000_000, 25_000_000,
+        ];
+        let paused = reading(0.1, &paused);
+        assert!(
+            paused.update_period_seconds.unwrap() < 0.002,
+            "one pause is no pace: {paused:?}"
+        );
     }
 }

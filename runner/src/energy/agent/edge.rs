@@ -5,7 +5,7 @@
 //! given in [`super::super::edge`]: load begins and ends at the edges, so interpolating across them would be wrong just
 //! where it matters.
 
-use super::super::{cumulative::Read, edge::EdgeEnergy, rapl::UPDATE_PERIOD_SECONDS};
+use super::super::{cumulative::Read, edge::EdgeEnergy};
 
 /// Mean power between two readings, W.
 pub(super) fn watts(before: &Read, after: &Read) -> f64 {
@@ -17,22 +17,22 @@ pub(super) fn watts(before: &Read, after: &Read) -> f64 {
     }
 }
 
-/// The counter at a window's start. None without a reading on each side.
-pub(super) fn energy_at_start(readings: &[Read], start: f64) -> Option<EdgeEnergy> {
+/// The counter at a window's start, if a value of it may lag by so many joules. None without a reading on each side.
+pub(super) fn energy_at_start(readings: &[Read], start: f64, lag_joules: f64) -> Option<EdgeEnergy> {
     let (before, after) = sides(readings, start);
     let (last, next) = before.last().zip(after.first())?;
     let outside = before.iter().nth_back(1).map(|previous| watts(previous, last));
     let guess = outside.map(|outside| last.joules + outside * (start - last.at()));
-    Some(within(last, next, guess))
+    Some(within(last, next, guess, lag_joules))
 }
 
-/// The counter at a window's end. None without a reading on each side.
-pub(super) fn energy_at_end(readings: &[Read], end: f64) -> Option<EdgeEnergy> {
+/// The same at a window's end.
+pub(super) fn energy_at_end(readings: &[Read], end: f64, lag_joules: f64) -> Option<EdgeEnergy> {
     let (before, after) = sides(readings, end);
     let (last, next) = before.last().zip(after.first())?;
     let outside = after.get(1).map(|following| watts(next, following));
     let guess = outside.map(|outside| next.joules - outside * (next.at() - end));
-    Some(within(last, next, guess))
+    Some(within(last, next, guess, lag_joules))
 }
 
 /// The readings that were over before an instant, and those that began after it.
@@ -43,10 +43,9 @@ pub(super) fn sides(readings: &[Read], instant: f64) -> (&[Read], &[Read]) {
 }
 
 /// A guess, or the middle without one, with the farther of the two bounds as its error.
-fn within(last: &Read, next: &Read, guess: Option<f64>) -> EdgeEnergy {
+fn within(last: &Read, next: &Read, guess: Option<f64>, lag_joules: f64) -> EdgeEnergy {
     let lowest = last.joules;
-    // RAPL itself may lag by one update.
-    let highest = next.joules + watts(last, next) * UPDATE_PERIOD_SECONDS;
+    let highest = next.joules + lag_joules;
     let joules = guess
         .unwrap_or_else(|| f64::midpoint(lowest, highest))
         .clamp(lowest, highest);
@@ -114,8 +113,8 @@ mod tests {
         ) {
             let readings = readings(&waveform, phase, &lateness);
             let (start, end) = (100.6 + first, 100.6 + first + length);
-            let from = energy_at_start(&readings, start).unwrap();
-            let to = energy_at_end(&readings, end).unwrap();
+            let from = energy_at_start(&readings, start, 0.0).unwrap();
+            let to = energy_at_end(&readings, end, 0.0).unwrap();
             let truth = waveform.joules_between(90.0, start);
             prop_assert!((from.joules - truth).abs() <= from.uncertainty_joules + 1e-6, "{from:?} {truth}");
             let truth = waveform.joules_between(90.0, end);
@@ -132,11 +131,11 @@ mod tests {
             let quiet = [0.0; 60];
             let readings = readings(&waveform, phase, &quiet);
             let start = 104.0;
-            let edge = energy_at_start(&readings, start).unwrap();
+            let edge = energy_at_start(&readings, start, 0.0).unwrap();
             let truth = waveform.joules_between(90.0, start);
             // Within a thousandth of the two seconds.
             prop_assert!((edge.joules - truth).abs() < 0.6, "{edge:?} {truth}");
-            let edge = energy_at_end(&readings, 102.0).unwrap();
+            let edge = energy_at_end(&readings, 102.0, 0.0).unwrap();
             let truth = waveform.joules_between(90.0, 102.0);
             prop_assert!((edge.joules - truth).abs() < 0.6, "{edge:?} {truth}");
         }
@@ -149,7 +148,7 @@ mod tests {
             to: 1.0,
             joules: 5.0,
         }];
-        assert_eq!(energy_at_start(&one, 0.5), None);
-        assert_eq!(energy_at_end(&one, 1.5), None);
+        assert_eq!(energy_at_start(&one, 0.5, 0.0), None);
+        assert_eq!(energy_at_end(&one, 1.5, 0.0), None);
     }
 }

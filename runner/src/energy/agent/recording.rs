@@ -16,7 +16,7 @@ use super::{
     edge::{energy_at_end, energy_at_start, sides, watts},
     failed,
 };
-use crate::energy::rapl::{LONGEST_STANDSTILL_SECONDS, UPDATE_PERIOD_SECONDS};
+use crate::energy::rapl::update::{fresh, newest, standstill, update_period};
 
 /// All readings of one window.
 #[derive(Debug)]
@@ -105,13 +105,18 @@ impl Recording {
             return Err(why.clone());
         }
         let readings = self.of(counter);
-        let edges =
-            energy_at_start(&readings, start.monotonic_seconds).zip(energy_at_end(&readings, end.monotonic_seconds));
+        // RAPL itself lags by up to one update.
+        let lag = highest(&power(&readings)).unwrap_or_default() * update_period(&readings);
+        let edges = energy_at_start(&readings, start.monotonic_seconds, lag).zip(energy_at_end(
+            &readings,
+            end.monotonic_seconds,
+            lag,
+        ));
         let Some((first, last)) = edges else {
             return Err(self.uncovered(&readings, start));
         };
         let seconds = end.monotonic_seconds - start.monotonic_seconds;
-        match Unavailable::standstill(last.joules - first.joules, seconds, LONGEST_STANDSTILL_SECONDS) {
+        match standstill(&readings, last.joules - first.joules, seconds) {
             Some(frozen) => Err(frozen),
             None => Ok((readings, [first, last])),
         }
@@ -143,10 +148,9 @@ impl Recording {
             .collect()
     }
 
-    /// Mean power between the last two readings of a counter, W.
+    /// Mean power between the last two values of a counter, W.
     pub(super) fn last_power(&self, counter: &NodeCounter) -> Option<f64> {
-        let readings = self.of(counter);
-        let [before, last] = readings.last_chunk()?;
+        let (before, last) = newest(&self.of(counter))?;
         let seconds = last.from - before.from;
         (seconds > 0.0).then(|| (last.joules - before.joules) / seconds)
     }
@@ -181,7 +185,9 @@ impl Recording {
             update_period_seconds: Some(known.map_or(interval_seconds, |(readings, _)| {
                 // An agent that was held up knows less of an edge than its pace promises.
                 let gaps = [start, end].map(|edge| gap(readings, edge.monotonic_seconds));
-                gaps.into_iter().fold(interval_seconds, f64::max)
+                gaps.into_iter()
+                    .fold(interval_seconds, f64::max)
+                    .max(update_period(readings))
             })),
             integral_joules: None,
             integral_disagreement: None,
@@ -207,7 +213,7 @@ fn within(
         (start.monotonic_seconds, *first),
         readings.iter().copied(),
         (end.monotonic_seconds, *last),
-        UPDATE_PERIOD_SECONDS,
+        update_period(readings),
         watts,
     )
 }
@@ -233,7 +239,11 @@ fn power(readings: &[Read]) -> Vec<Power> {
         at: f64::midpoint(pair[0].at(), pair[1].at()),
         watts: watts(&pair[0], &pair[1]),
     };
-    readings.windows(2).map(between).collect()
+    fresh(readings).windows(2).map(between).collect()
+}
+
+fn highest(power: &[Power]) -> Option<f64> {
+    power.iter().map(|power| power.watts).reduce(f64::max)
 }
 
 fn seconds(nanoseconds: u64) -> f64 {
@@ -259,6 +269,11 @@ mod tests {
 
     /// A window of two seconds on a package that draws so much.
     fn reading(watts: f64) -> EnergyReading {
+        renewed(watts, 0.1, 2.0)
+    }
+
+    /// The same with a counter that is renewed after so many seconds, and a window of such a length.
+    fn renewed(watts: f64, after: f64, length: f64) -> EnergyReading {
         let counter = NodeCounter {
             domain: Domain::Cpu,
             id: "package-0".to_owned(),
@@ -268,7 +283,7 @@ mod tests {
         let value = |step: u64| CounterValue {
             from: 100_000_000 * step,
             to: 100_000_000 * step + 1000,
-            microjoules: (watts * 1e5 * step as f64) as u64,
+            microjoules: (watts * 1e6 * (0.1 * step as f64 / after + 1e-6).floor() * after) as u64,
         };
         let mut recording = Recording::new(0.0);
         recording.add(Ok(CounterAnswer {
@@ -279,7 +294,9 @@ mod tests {
             began: "the agent started".to_owned(),
             interval: 100_000_000,
             counters: vec![counter.clone()],
-            readings: (1..40).map(|step| vec![value(step)]).collect(),
+            readings: (1..10 + (10.0 * (length + 1.0)) as u64)
+                .map(|step| vec![value(step)])
+                .collect(),
             unavailable: None,
         }));
         let identity = CounterIdentity {
@@ -287,11 +304,25 @@ mod tests {
             id: counter.id.clone(),
             node: "node-a".to_owned(),
         };
-        let edges = [0.55, 2.55].map(|seconds| Mark {
+        let edges = [0.55, 0.55 + length].map(|seconds| Mark {
             monotonic_seconds: seconds,
             wall_seconds: seconds,
         });
         recording.reading(&counter, identity, (edges[0], edges[1]), 0.1)
+    }
+
+    #[test]
+    fn a_counter_that_a_virtual_machine_renews_once_a_second_is_known_to_within_that() {
+        let reading = renewed(50.0, 1.0, 10.0);
+        let period = reading.update_period_seconds.unwrap();
+        assert!((1.0..1.3).contains(&period), "{period} s");
+        let (joules, error) = (reading.joules.unwrap(), reading.uncertainty_joules.unwrap());
+        assert!((joules - 500.0).abs() <= error && error > 50.0, "{joules} ± {error} J");
+        assert!(
+            reading.power.iter().all(|power| (power.watts - 50.0).abs() < 5.0),
+            "no spikes where it is renewed: {:?}",
+            reading.power
+        );
     }
 
     #[test]

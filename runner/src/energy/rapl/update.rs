@@ -1,0 +1,86 @@
+//! How often a counter is renewed, from reads of it. Pure.
+//!
+//! A processor renews its counters about every millisecond, so that each read shows a new value. A hypervisor that shows
+//! them to a virtual machine does so about once a second: several reads in turn show one value, and each of them, at the
+//! edges of a window too, may be as old as that.
+
+use super::super::{cumulative::Read, reading::Unavailable};
+
+/// RAPL counters are updated about every millisecond (Intel SDM 15.10.1; kernel `amd_energy`).
+const UPDATE_PERIOD_SECONDS: f64 = 0.001;
+
+/// Longest window in which a counter may gain nothing, s: far longer than any update of a processor.
+const LONGEST_STANDSTILL_SECONDS: f64 = 1.0;
+
+/// Longest part of a window in which it may gain nothing, s: several updates of a virtual machine.
+const LONGEST_PAUSE_SECONDS: f64 = 3.0;
+
+/// Longest time between two updates, s: of a processor, or, of a counter that is [renewed less often](is_slow) than it is
+/// read, so long that no value can have been shown for longer. A value that stands at an edge of the reads counts for the
+/// time in which it was seen.
+pub(in crate::energy) fn update_period(reads: &[Read]) -> f64 {
+    let runs: Vec<&[Read]> = runs(reads).collect();
+    if !is_slow(&runs) {
+        return UPDATE_PERIOD_SECONDS;
+    }
+    let shown = runs.iter().enumerate().filter_map(|(index, run)| {
+        let before = index.checked_sub(1).and_then(|before| runs[before].last());
+        let after = runs.get(index + 1).and_then(|after| after.first());
+        Some(after.or(run.last())?.to - before.or(run.first())?.from)
+    });
+    shown.fold(UPDATE_PERIOD_SECONDS, f64::max)
+}
+
+/// The reads between which power can be told: all of them, or, of a counter that is renewed less often than it is read,
+/// those at which its value was new.
+pub(in crate::energy) fn fresh(reads: &[Read]) -> Vec<Read> {
+    if !is_slow(&runs(reads).collect::<Vec<_>>()) {
+        return reads.to_vec();
+    }
+    let renewed = reads.windows(2).filter(|pair| pair[1].joules > pair[0].joules);
+    renewed.map(|pair| pair[1]).collect()
+}
+
+/// Whether most values were shown for longer than a processor shows one: a single pause is no pace. The values at the edges
+/// of the reads may have been shown before and after them too, and count only where there is no other.
+fn is_slow(runs: &[&[Read]]) -> bool {
+    let whole = match runs {
+        [_, whole @ .., _] if !whole.is_empty() => whole,
+        all => all,
+    };
+    2 * whole.iter().filter(|run| is_old(run)).count() > whole.len()
+}
+
+/// The two newest of [`fresh`].
+pub(in crate::energy) fn newest(reads: &[Read]) -> Option<(Read, Read)> {
+    let mut renewed = reads
+        .windows(2)
+        .rev()
+        .filter(|pair| pair[1].joules > pair[0].joules)
+        .map(|pair| pair[1]);
+    let last = renewed.next()?;
+    renewed.next().map(|before| (before, last))
+}
+
+/// Why a counter has no energy that gained so much in a window of so many seconds, if it stood still in it for longer than it
+/// can.
+pub(in crate::energy) fn standstill(reads: &[Read], joules: f64, seconds: f64) -> Option<Unavailable> {
+    let longest = runs(reads).filter_map(seen_for).fold(0.0, f64::max);
+    Unavailable::standstill(joules, seconds, LONGEST_STANDSTILL_SECONDS)
+        .or_else(|| Unavailable::standstill(0.0, longest, LONGEST_PAUSE_SECONDS))
+}
+
+/// The reads by the value they show: it never falls.
+fn runs(reads: &[Read]) -> impl Iterator<Item = &[Read]> {
+    reads.chunk_by(|one, next| next.joules <= one.joules)
+}
+
+/// How long a value was surely shown, s.
+fn seen_for(run: &[Read]) -> Option<f64> {
+    Some(run.last()?.from - run.first()?.to)
+}
+
+/// Whether a value was shown for longer than a processor shows one. Two reads may follow each other at once.
+fn is_old(run: &[Read]) -> bool {
+    seen_for(run).is_some_and(|seconds| seconds > 10.0 * UPDATE_PERIOD_SECONDS)
+}
