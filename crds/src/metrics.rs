@@ -23,6 +23,12 @@ impl MetricDefinition {
         self.name == name || self.key == name
     }
 
+    /// Whether the cycles of a point tell its spread. A ratio over all that a load has run for is common to the cycles on that
+    /// load: they are not independent values of it.
+    pub fn has_spread(&self) -> bool {
+        self.name != "duty_cycle"
+    }
+
     /// Whether more of it is better, or less; none where neither is.
     pub fn higher_is_better(&self) -> Option<bool> {
         match self.name {
@@ -88,9 +94,26 @@ impl MetricDefinition {
 
 /// Keys of the metrics of which more or less is better, as a list of CEL.
 pub(crate) fn with_direction() -> String {
-    let directed = DEFINITIONS.iter().filter(|one| one.higher_is_better().is_some());
-    let quoted: Vec<String> = directed.map(|one| format!("'{}'", one.key)).collect();
+    list(|one| one.higher_is_better().is_some())
+}
+
+/// Those of them that can be shown to differ, as a list of CEL.
+pub(crate) fn comparable() -> String {
+    list(|one| one.higher_is_better().is_some() && one.has_spread())
+}
+
+fn list(of: fn(&MetricDefinition) -> bool) -> String {
+    let quoted: Vec<String> = DEFINITIONS
+        .iter()
+        .filter(|one| of(one))
+        .map(|one| format!("'{}'", one.key))
+        .collect();
     format!("[{}]", quoted.join(", "))
+}
+
+/// Keys of the metrics whose spread the cycles of a point tell.
+pub(crate) fn keys_with_spread() -> impl Iterator<Item = &'static str> {
+    DEFINITIONS.iter().filter(|one| one.has_spread()).map(|one| one.key)
 }
 
 /// Keys of the metrics of which more is better, or less.

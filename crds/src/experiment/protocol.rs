@@ -238,7 +238,7 @@ pub enum OrderPolicy {
 pub struct StopRule {
     /// The metric that is watched, by its name in status.
     #[serde(default = "joules_per_token")]
-    #[schemars(extend("enum" = metrics::DEFINITIONS.iter().map(|one| one.key).collect::<Vec<_>>()))]
+    #[schemars(extend("enum" = metrics::keys_with_spread().collect::<Vec<_>>()))]
     pub metric: String,
     /// Half-width of the 95 % interval over the mean, in percent, at which a point is done.
     pub relative_half_width_percent: Decimal,

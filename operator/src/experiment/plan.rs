@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lem_crds::{
     EfficiencyExperimentSpec, SCHEMA_VERSION,
     experiment::{Barrier, Engine, PlacementStrategy, SweepAxis, SweepField, SweepValue},
-    metrics,
+    metrics::{self, MetricDefinition},
     plan::{LoadPlan, Point, WindowPlan, sha256},
     validate::{self, Violation},
 };
@@ -63,9 +63,9 @@ pub enum PlanError {
         /// Index of the second.
         second: u32,
     },
-    /// The stop rule watches a metric that does not exist.
-    #[error("spec.protocol.stopRule.metric: {metric:?} is no metric")]
-    UnknownMetric {
+    /// The stop rule watches what no cycle makes more certain.
+    #[error("spec.protocol.stopRule.metric: {metric:?} is no metric that varies between cycles")]
+    UnwatchableMetric {
         /// The name.
         metric: String,
     },
@@ -84,9 +84,9 @@ pub enum PlanError {
 pub fn plan(spec: &EfficiencyExperimentSpec) -> Result<Vec<Point>, PlanError> {
     check_axes(&spec.sweep)?;
     if let Some(rule) = &spec.protocol.stop_rule
-        && metrics::definition(&rule.metric).is_none()
+        && !metrics::definition(&rule.metric).is_some_and(MetricDefinition::has_spread)
     {
-        return Err(PlanError::UnknownMetric {
+        return Err(PlanError::UnwatchableMetric {
             metric: rule.metric.clone(),
         });
     }

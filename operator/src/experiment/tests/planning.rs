@@ -73,6 +73,19 @@ fn a_sweep_that_cannot_be_planned_names_its_field() {
 }
 
 #[test]
+fn a_stop_rule_cannot_wait_for_what_no_cycle_makes_more_certain() {
+    let rule = |metric: &str| {
+        json!({"protocol": {"stopRule":
+            {"metric": metric, "relativeHalfWidthPercent": "5", "maximumCycles": 5}}})
+    };
+    for metric in ["dutyCycle", "duty_cycle", "joulesPerTokne"] {
+        let error = plan(&spec(&rule(metric))).unwrap_err().to_string();
+        assert!(error.contains("no metric that varies between cycles"), "{error}");
+    }
+    plan(&spec(&rule("totalEnergyJ"))).unwrap();
+}
+
+#[test]
 fn a_swept_workload_shares_one_load_and_a_swept_model_setting_does_not() {
     let cohorts = |field: &str, values: serde_json::Value, restart| {
         let points = plan(&spec(
