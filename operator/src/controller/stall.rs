@@ -78,11 +78,19 @@ fn unplaced(words: &str) -> Cause {
             ),
         );
     }
-    if words.contains("resourceclaim") || words.contains("allocate all claims") {
+    if words.contains("allocate all claims") {
+        return Cause::new(
+            "DeviceMissing",
+            format!(
+                "no node has the devices free that the claims ask for ({words}): wait until others give them back (`kubectl get resourceclaims`), or check the ResourceClaimTemplates that spec.placement.resourceClaims names, their DeviceClasses, and `kubectl get resourceslices`"
+            ),
+        );
+    }
+    if words.contains("resourceclaim") {
         return Cause::new(
             "ClaimNotAllocated",
             format!(
-                "no node has the devices that the claims ask for ({words}): check the ResourceClaimTemplates that spec.placement.resourceClaims names, their DeviceClasses, and `kubectl get resourceslices`"
+                "a claim is not there ({words}): check the ResourceClaimTemplates that spec.placement.resourceClaims names, and `kubectl get resourceclaims`"
             ),
         );
     }
@@ -194,13 +202,21 @@ mod tests {
 
     #[test]
     fn claims_that_get_no_device_are_told_from_volumes() {
-        for words in [
-            "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption: 0/3 nodes are available",
-            "waiting for resource claim controller: resourceclaim \"x\" not found",
+        for (words, reason, step) in [
+            (
+                "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption: 0/3 nodes are available",
+                "DeviceMissing",
+                "resourceslices",
+            ),
+            (
+                "waiting for resource claim controller: resourceclaim \"x\" not found",
+                "ClaimNotAllocated",
+                "spec.placement.resourceClaims",
+            ),
         ] {
             let cause = unplaced(words);
-            assert_eq!(cause.reason, "ClaimNotAllocated", "{words}");
-            assert!(cause.message.contains(words) && cause.message.contains("resourceslices"));
+            assert_eq!(cause.reason, reason, "{words}");
+            assert!(cause.message.contains(words) && cause.message.contains(step));
         }
     }
 

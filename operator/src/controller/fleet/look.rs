@@ -22,8 +22,9 @@ pub const BUDGET_SPENT: &str = "BudgetSpent";
 const BUSY_AFTER: SignedDuration = SignedDuration::from_mins(2);
 /// What keeps a pod from its node though another node might take one. A volume or claim that is not there is so
 /// everywhere.
-const OF_THE_NODE: [&str; 5] = [
+const OF_THE_NODE: [&str; 6] = [
     "GpuMissing",
+    "DeviceMissing",
     "MeasurementSlotTaken",
     "NodeAgentMissing",
     "NodeBusy",

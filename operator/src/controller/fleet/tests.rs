@@ -572,6 +572,7 @@ fn a_node_keeps_its_place_when_what_it_lacks_is_missing_everywhere() {
         "0/1 nodes are available: 1 Insufficient lem.dev/measurement-slot.",
         "0/1 nodes are available: 1 node(s) didn't match pod anti-affinity rules.",
         "0/1 nodes are available: 1 Insufficient cpu.",
+        "0/1 nodes are available: 1 cannot allocate all claims.",
     ] {
         assert!(gives_way(words), "{words}");
     }
