@@ -12,6 +12,7 @@ mod aggregate;
 mod attribution;
 mod availability;
 mod choice;
+mod comparable;
 mod compare;
 mod completeness;
 mod cost;
@@ -46,7 +47,8 @@ pub use self::{
     order::{Cohort, TrialSlot, cohort_key, group_cohorts, order_trials},
     plan::{MAXIMUM_POINTS, PlanError, plan},
     point::{
-        cycle_mean, cycle_values, needs_another_cycle, node_class, stop_rule_satisfied, summarise_point, usable_trials,
+        averaged_trials, cycle_mean, cycle_values, needs_another_cycle, node_class, stop_rule_satisfied,
+        summarise_point, usable_trials,
     },
     record::{Failure, Record, find_window},
     regression::{Judgement, MeasuredPoint, judge, measured_fleet, measured_points},

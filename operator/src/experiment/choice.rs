@@ -12,7 +12,10 @@ use lem_crds::{
     status::{BestPoint, FrontPoint, Kept, LimitFigure, ObjectiveClass, ObjectiveStatus, PointResult, Verdict},
 };
 
-use super::compare::{Outcome, Side, compare};
+use super::{
+    comparable::{Prevailing, same_energy},
+    compare::{Outcome, Side, compare},
+};
 use crate::report::number;
 
 /// Gives the values of a metric at a point, one for each cycle, or for each node of a fleet.
@@ -26,10 +29,8 @@ fn comparable_groups(points: &[PointResult]) -> BTreeMap<Kind<'_>, Vec<&PointRes
     let mut groups: BTreeMap<_, Vec<&PointResult>> = BTreeMap::new();
     for point in points.iter().filter(|point| point.verdict != Verdict::Invalid) {
         let (scope, sources) = (point.energy_scope.as_slice(), point.energy_sources.as_slice());
-        groups
-            .entry((point.node_class.as_str(), scope, sources))
-            .or_default()
-            .push(point);
+        let kind = (point.node_class.as_str(), scope, sources);
+        groups.entry(kind).or_default().push(point);
     }
     groups
 }
@@ -102,34 +103,19 @@ fn by_class(points: &[PointResult]) -> BTreeMap<&str, Vec<&PointResult>> {
     classes
 }
 
-/// Points that may be used and whose energy is comparable: the widest scope, and of equally wide ones the more frequent; and
-/// how many are left out.
-fn same_energy<'a>(points: &[&'a PointResult]) -> (Vec<&'a PointResult>, u32) {
-    let mut groups: BTreeMap<(&[String], &[String]), Vec<&PointResult>> = BTreeMap::new();
-    for point in points.iter().filter(|point| point.verdict != Verdict::Invalid) {
-        let energy = (point.energy_scope.as_slice(), point.energy_sources.as_slice());
-        groups.entry(energy).or_default().push(point);
-    }
-    let widest = groups
-        .into_iter()
-        .max_by_key(|((scope, _), members)| (scope.len(), members.len()));
-    let compared = widest.map(|(_, members)| members).unwrap_or_default();
-    let left_out = points.len() - compared.len();
-    (compared, left_out as u32)
-}
-
 fn of_class(objective: &Objective, class: &str, members: &[&PointResult], values: &Values<'_>) -> ObjectiveClass {
     let metric = objective.metric();
-    let (comparable, mut left_out) = same_energy(members);
     let usable = members.iter().filter(|point| point.verdict != Verdict::Invalid);
-    let other_energy = usable.count() - comparable.len();
-    let total = comparable.len();
+    let usable: Vec<&PointResult> = usable.copied().collect();
+    let usable_count = usable.len();
+    let comparable = same_energy(usable, Prevailing::Widest);
+    let other_energy = usable_count - comparable.len();
     let mut candidates: Vec<Candidate<'_>> = comparable
         .into_iter()
         .filter_map(|point| Candidate::new(objective, point))
         .collect();
-    left_out += (total - candidates.len()) as u32;
     let compared = candidates.len() as u32;
+    let left_out = members.len() as u32 - compared;
     let nearest = candidates
         .iter()
         .filter_map(|candidate| Some((candidate.worst_breach?, candidate.point)))

@@ -14,13 +14,13 @@ use lem_crds::{
 };
 
 use super::{
+    comparable::{Prevailing, same_energy},
     compare::FleetMember,
     point::{averaged_trials, cycle_mean},
     record::{Record, find_window},
     summary::MeasuredTrial,
 };
 
-use self::class::same_energy;
 pub use self::{
     class::{ClassResult, Most, class_means, classes},
     node::{NodePoint, NodeResult, node_trials},
@@ -55,7 +55,7 @@ pub fn fleet_members(spec: &EfficiencyExperimentSpec, point: &Point, records: &[
     }
     let compared: BTreeSet<&str> = classes
         .into_values()
-        .flat_map(|class| same_energy(class).0)
+        .flat_map(|class| same_energy(class, Prevailing::Usual))
         .map(|(node, _)| node)
         .collect();
     let member = |(node, devices): &(NodeResult, Vec<DeviceObservation>)| {

@@ -8,11 +8,12 @@ use lem_crds::{
     experiment::StopRule,
     metrics::{DEFINITIONS, Estimate, MetricDefinition, MetricSet, Unavailable, definition},
     plan::Point,
-    runner::{Environment, Source},
+    runner::Environment,
     status::{Doubt, PointResult, TrialResult, Verdict, VerdictReason},
 };
 
 use super::{
+    comparable::{Metered, Prevailing, same_energy},
     statistics::{estimate, mean},
     verdict::reason,
 };
@@ -35,7 +36,7 @@ pub fn summarise_point(
 ) -> PointResult {
     let usable = usable_trials(trials);
     let averaged = averaged_trials(trials);
-    let (scope, sources) = averaged.first().copied().map(energy).unwrap_or_default();
+    let (scope, sources) = averaged.first().map(Metered::energy).unwrap_or_default();
     let left_out = usable.len() - averaged.len();
     let mut reasons: Vec<VerdictReason> = usable.iter().flat_map(|trial| trial.reasons.iter().cloned()).collect();
     reasons.extend(excluded(trials, &usable));
@@ -96,24 +97,8 @@ pub fn usable_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
 
 /// The usable trials whose energy is comparable, which means and comparisons are made of: of the widest scope, by the
 /// sources that most of them have; of equally frequent ones those that are measured.
-pub(super) fn averaged_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
-    let mut groups: BTreeMap<Energy<'_>, Vec<&TrialResult>> = BTreeMap::new();
-    for trial in usable_trials(trials) {
-        groups.entry(energy(trial)).or_default().push(trial);
-    }
-    let measured = |sources: &[String]| sources.iter().all(|source| source != Source::Estimate.name());
-    let widest = groups.into_iter().max_by_key(|((scope, sources), members)| {
-        let first = std::cmp::Reverse((*scope, *sources));
-        (scope.len(), members.len(), measured(sources), first)
-    });
-    widest.map(|(_, members)| members).unwrap_or_default()
-}
-
-/// Domains in the total, and how they were read.
-type Energy<'a> = (&'a [String], &'a [String]);
-
-fn energy(trial: &TrialResult) -> Energy<'_> {
-    (&trial.energy_scope, &trial.energy_sources)
+pub fn averaged_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
+    same_energy(usable_trials(trials), Prevailing::Widest)
 }
 
 /// The reasons of trials that no mean contains.
@@ -202,7 +187,7 @@ fn metrics(averaged: &[&TrialResult], trials: &[TrialResult]) -> (MetricSet<Esti
 /// Mean of a metric over cycles, with its spread where the cycles tell it.
 fn summary_of(definition: &MetricDefinition, values: &[f64]) -> Option<Estimate> {
     let found = estimate(values)?;
-    if !is_of_the_load(definition) {
+    if definition.has_spread() {
         return Some(found);
     }
     Some(Estimate {
@@ -212,12 +197,6 @@ fn summary_of(definition: &MetricDefinition, values: &[f64]) -> Option<Estimate>
         coefficient_of_variation: None,
         ..found
     })
-}
-
-/// Whether the metric is a ratio over all that a load has run for: cycles on one load have it in common, so they are not
-/// independent values of it and their spread is not its error.
-fn is_of_the_load(definition: &MetricDefinition) -> bool {
-    definition.name == "duty_cycle"
 }
 
 /// The class of the nodes: GPU product, memory, driver and MIG mode, or the CPU's model without a GPU
@@ -290,7 +269,7 @@ pub fn cycle_values(trials: &[TrialResult], metric: &str) -> Vec<f64> {
         .into_iter()
         .filter_map(|trial| trial.metrics.get(metric).copied())
         .collect();
-    if !values.is_empty() && definition(metric).is_some_and(is_of_the_load) {
+    if !values.is_empty() && definition(metric).is_some_and(|metric| !metric.has_spread()) {
         return vec![mean(&values)];
     }
     values

@@ -180,6 +180,7 @@ fn tenfold(page: &mut String, results: &[Outcome]) {
          - {:.0} MiB in the replica that leads: its caches and what each node came to.\n\
          - {:.0} s of processor time in the operator, and as many writes as {:.0} processes make; the API server, etcd and the\n  \
            controllers of Jobs take several times as much, and share this machine's processors with it.\n\
+         - {:.0} minutes from apply to the final status, of which measuring takes {:.0}.\n\
          - one Role that names the mailboxes to come, at most 10,000 of them. It is written again when others come near.\n\n\
          Where the store is the limit, measure such a fleet by halves (`nodeSelector`), or fewer nodes at a time: the rate of writes goes with\n\
          `maxConcurrentNodes`.\n",
@@ -187,5 +188,7 @@ fn tenfold(page: &mut String, results: &[Outcome]) {
         line(&|one| one.operator_peak_resident_mebibytes),
         line(&|one| one.operator_cpu_seconds),
         line(&|one| f64::from(one.processes)),
+        line(&|one| one.seconds / 60.0),
+        line(&|one| one.measuring_seconds / 60.0),
     );
 }

@@ -15,6 +15,7 @@ use lem_crds::{
 
 use super::{
     super::{
+        comparable::{Energy, Metered, Prevailing, same_energy},
         compare::{MINIMUM_FLEET, usual_range},
         efficiency::JOULES_PER_KILOWATT_HOUR,
         statistics::estimate,
@@ -71,13 +72,22 @@ pub fn class_means(nodes: &[&NodeResult], class: &PointResult, metric: &str) -> 
 }
 
 /// A node with what it came to at the point.
-pub(super) type Member<'a> = (&'a str, &'a NodePoint);
+type Member<'a> = (&'a str, &'a NodePoint);
+
+impl Metered for Member<'_> {
+    fn energy(&self) -> Energy<'_> {
+        (&self.1.result.energy_scope, &self.1.result.energy_sources)
+    }
+}
 
 fn class(spec: &EfficiencyExperimentSpec, members: &[Member<'_>], most: Most) -> ClassResult {
     let usable = members
         .iter()
         .filter(|(_, point)| point.result.verdict != Verdict::Invalid);
-    let (compared, left_out) = same_energy(usable.copied().collect());
+    let usable: Vec<Member<'_>> = usable.copied().collect();
+    let usable_count = usable.len();
+    let compared = same_energy(usable, Prevailing::Usual);
+    let left_out = (usable_count - compared.len()) as u32;
     let figures: Vec<NodeFigure> = compared.iter().map(|(node, point)| point.figure(node)).collect();
     let (rule, outliers) = outliers(&compared, &figures);
     let point = pooled(members, &compared, left_out);
@@ -131,32 +141,6 @@ fn class(spec: &EfficiencyExperimentSpec, members: &[Member<'_>], most: Most) ->
         outlier_nodes: named,
     };
     ClassResult { point, fleet }
-}
-
-/// The nodes whose energy is that of most of the class, and how many others there are: totals of other domains or from
-/// other sources are not comparable (METHODOLOGY §11).
-pub(super) fn same_energy(members: Vec<Member<'_>>) -> (Vec<Member<'_>>, u32) {
-    let mut counts: BTreeMap<(&[String], &[String]), usize> = BTreeMap::new();
-    for (_, point) in &members {
-        *counts.entry(energy(point)).or_default() += 1;
-    }
-    // Of two that are as frequent, the one with more domains.
-    let usual = counts
-        .into_iter()
-        .max_by_key(|((scope, _), count)| (*count, scope.len()));
-    let Some((usual, count)) = usual else {
-        return (members, 0);
-    };
-    let left_out = members.len() - count;
-    let same = members
-        .into_iter()
-        .filter(|(_, point)| energy(point) == usual)
-        .collect();
-    (same, left_out as u32)
-}
-
-fn energy(point: &NodePoint) -> (&[String], &[String]) {
-    (&point.result.energy_scope, &point.result.energy_sources)
 }
 
 fn outliers(compared: &[Member<'_>], figures: &[NodeFigure]) -> (OutlierRule, Vec<usize>) {
