@@ -1,4 +1,5 @@
-//! One metric over the points: the 95 % interval as a bar, the mean as a stroke, each cycle as a dot.
+//! One metric over the points: the 95 % interval as a bar, the mean as a stroke, each cycle as a dot, a
+//! dashed one where the mean leaves it out.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,10 @@ use super::{
     axis::Axis,
     drawing::{Anchor, Drawing, WIDTH, width},
 };
-use crate::report::{Report, facts, number};
+use crate::{
+    experiment::averaged_trials,
+    report::{Report, facts, number},
+};
 
 const LEFT: f64 = 10.0;
 const RIGHT: f64 = WIDTH - 14.0;
@@ -24,7 +28,7 @@ pub(super) fn draw(report: &Report<'_>, name: &str, title: &str) -> Option<Drawi
     let cycles = points
         .iter()
         .flat_map(|point| cycles(report, point.index, name))
-        .map(|(_, v)| v);
+        .map(|dot| dot.value);
     let axis = Axis::around(bounds.chain(cycles), false, 5, LEFT + 6.0, RIGHT - 10.0);
 
     let bottom = ROW * points.len() as f64 + 6.0;
@@ -74,27 +78,61 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
     }
     let x = axis.pixel(estimate.mean);
     drawing.line(&format!("mean {class}"), (x, y - 7.0), (x, y + 7.0));
-    for (cycle, value) in cycles(report, point.index, name) {
-        let title = format!("cycle {cycle}: {}", number::plain(value));
-        drawing.circle(&format!("dot {class}"), (axis.pixel(value), y), 3.0, &title);
+    for dot in cycles(report, point.index, name) {
+        let (left_out, why) = if dot.in_mean {
+            ("", "")
+        } else {
+            (" left-out", ", not in the mean")
+        };
+        let title = format!("cycle {}: {}{why}", dot.cycle, number::plain(dot.value));
+        let at = (axis.pixel(dot.value), y);
+        drawing.circle(&format!("dot {class}{left_out}"), at, 3.0, &title);
     }
 }
 
-/// Cycle and value of every trial of a point that has the metric, the last attempt of each cycle.
-fn cycles(report: &Report<'_>, index: u32, name: &str) -> BTreeMap<u32, f64> {
-    let mut last: BTreeMap<u32, &TrialResult> = BTreeMap::new();
+/// Whether some cycle is drawn that its point's mean of the metric is not made of.
+pub(super) fn has_left_out(report: &Report<'_>, name: &str) -> bool {
+    let mut dots = report
+        .status
+        .points
+        .iter()
+        .flat_map(|point| cycles(report, point.index, name));
+    dots.any(|dot| !dot.in_mean)
+}
+
+/// A cycle of a point that has the metric.
+struct Dot {
+    cycle: u32,
+    value: f64,
+    in_mean: bool,
+}
+
+/// The cycles of a point that have the metric: the attempt that the mean contains, else the last.
+fn cycles(report: &Report<'_>, index: u32, name: &str) -> Vec<Dot> {
     // The cycles of a fleet are in its map.
     let of_point = report
         .trials
         .iter()
         .filter(|trial| trial.point == index && trial.node.is_none());
-    for trial in of_point.map(|trial| &trial.result) {
-        let known = last.entry(trial.cycle).or_insert(trial);
-        if known.attempt < trial.attempt {
-            *known = trial;
+    let trials: Vec<TrialResult> = of_point.map(|trial| trial.result.clone()).collect();
+    let mut by_cycle: BTreeMap<u32, (bool, &TrialResult)> = BTreeMap::new();
+    for trial in &trials {
+        let known = by_cycle.entry(trial.cycle).or_insert((false, trial));
+        if known.1.attempt < trial.attempt {
+            known.1 = trial;
         }
     }
-    last.into_iter()
-        .filter_map(|(cycle, trial)| Some((cycle, *trial.metrics.get(name)?)))
+    for trial in averaged_trials(&trials) {
+        by_cycle.insert(trial.cycle, (true, trial));
+    }
+    by_cycle
+        .into_iter()
+        .filter_map(|(cycle, (in_mean, trial))| {
+            Some(Dot {
+                cycle,
+                value: *trial.metrics.get(name)?,
+                in_mean,
+            })
+        })
         .collect()
 }

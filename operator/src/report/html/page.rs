@@ -180,7 +180,12 @@ fn interval_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
         } else {
             String::new()
         };
-        let note = format!("Stroke: mean; bar: 95 % interval of the mean; dots: cycles.{scope}");
+        let left_out = if intervals::has_left_out(report, name) {
+            ", dashed where the mean leaves one out"
+        } else {
+            ""
+        };
+        let note = format!("Stroke: mean; bar: 95 % interval of the mean; dots: cycles{left_out}.{scope}");
         Some(numbering.plot(drawing, title.to_owned(), note))
     })
     .collect()

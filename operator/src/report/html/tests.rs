@@ -1,5 +1,7 @@
 use std::{path::Path, process::Command};
 
+use lem_crds::status::Verdict;
+
 use super::*;
 use crate::{
     experiment::summary::{MeasuredTrial, TrialNode},
@@ -123,7 +125,7 @@ fn a_repeated_trial_is_drawn_once_with_its_last_attempt() {
     let mut fixture = Fixture::new();
     let circles = page_of(&fixture).matches("<circle").count();
     let mut retried = fixture.trials[0].clone();
-    fixture.trials[0].result.verdict = lem_crds::status::Verdict::Invalid;
+    fixture.trials[0].result.verdict = Verdict::Invalid;
     retried.result.attempt = 1;
     retried.result.metrics.joules_per_token = Some(0.777);
     fixture.trials.push(retried);
@@ -139,6 +141,24 @@ fn a_repeated_trial_is_drawn_once_with_its_last_attempt() {
         page.contains("360 requests, pooled"),
         "a replaced attempt was pooled, or the retry was left out"
     );
+}
+
+#[test]
+fn a_cycle_that_the_mean_leaves_out_is_drawn_as_such() {
+    let mut fixture = Fixture::new();
+    // One point of it is Invalid as a whole.
+    fixture.trials.retain(|trial| trial.result.verdict != Verdict::Invalid);
+    let page = page_of(&fixture);
+    assert!(
+        !page.contains("left-out\"") && !page.contains("dashed"),
+        "no cycle is left out"
+    );
+    fixture.trials[0].result.verdict = Verdict::Invalid;
+    let page = page_of(&fixture);
+    // In the plot of energy and in that of tokens per second.
+    assert_eq!(page.matches("left-out\"").count(), 2);
+    assert_eq!(page.matches(", not in the mean").count(), 2);
+    assert_eq!(page.matches("dashed where the mean leaves one out").count(), 2);
 }
 
 #[test]
