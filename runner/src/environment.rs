@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use lem_crds::runner::{CpuEnvironment, Environment, ModelEnvironment};
+use lem_crds::runner::{CpuEnvironment, Environment, GPU_SHARING_VARIABLE, ModelEnvironment};
 
 use crate::engine::{Engine, threads};
 
@@ -20,6 +20,7 @@ pub fn capture(model: &str, revision: Option<&str>, engine: &dyn Engine) -> Envi
     let description = engine.description();
     Environment {
         node: node_name(),
+        gpu_sharing: std::env::var(GPU_SHARING_VARIABLE).ok(),
         kernel: read("/proc/sys/kernel/osrelease"),
         runner_version: env!("CARGO_PKG_VERSION").to_owned(),
         runner_commit: option_env!("LEM_GIT_COMMIT").map(ToOwned::to_owned),

@@ -11,7 +11,7 @@ use std::{
 };
 
 use self::{
-    update::{fresh, newest, standstill, update_period},
+    update::{LONGEST_READ_INTERVAL_SECONDS, fresh, newest, standstill, update_period},
     wrap::{Unwrapped, longest_read_interval_seconds},
     zones::{Zone, discover},
 };
@@ -94,14 +94,15 @@ impl RaplMeter {
         self.zones.iter().map(|zone| self.identity(zone)).collect()
     }
 
-    /// The configured interval, or less where a counter could wrap unseen.
+    /// The configured interval, or less where a counter could wrap unseen, or be renewed less often than it should unseen.
     fn read_interval(&self) -> Duration {
         let longest = self
             .zones
             .iter()
             .map(|zone| longest_read_interval_seconds(zone.range_microjoules));
         let longest = longest.fold(f64::INFINITY, f64::min).clamp(0.001, 3600.0);
-        self.sample_interval.min(Duration::from_secs_f64(longest))
+        self.sample_interval
+            .min(Duration::from_secs_f64(longest.min(LONGEST_READ_INTERVAL_SECONDS)))
     }
 
     fn reading(&self, zone: &Zone, track: &Track, start: Mark, end: Mark) -> EnergyReading {
@@ -425,12 +426,31 @@ mod tests {
             let (joules, error) = (reading.joules.unwrap(), reading.uncertainty_joules.unwrap());
             assert!((joules - 800.0).abs() <= error && error < 110.0, "{joules} ± {error} J");
             assert!(
-                reading.power.iter().all(|power| (power.watts - 40.0).abs() < 5.0),
+                !reading.power.is_empty() && reading.power.iter().all(|power| (power.watts - 40.0).abs() < 5.0),
                 "no spikes where it is renewed: {:?}",
                 reading.power
             );
             let part = reading.cumulative.between(105.0, 110.0).unwrap();
             assert!((part.joules - 200.0).abs() <= part.uncertainty_joules, "{part:?}");
+        }
+    }
+
+    #[test]
+    fn a_window_of_a_second_on_such_a_counter_is_bounded_by_what_it_may_have_missed_or_has_no_energy() {
+        for (phase, length) in (0..10).flat_map(|phase| (3..=14).map(move |length| (phase, length))) {
+            let seconds = 0.1 * f64::from(length);
+            let reading = renewed_each_second(0.05 + 0.1 * f64::from(phase), seconds);
+            let Some(joules) = reading.joules else {
+                assert_eq!(reason(&reading), Some(UnavailableReason::DeviceFailed), "{reading:?}");
+                continue;
+            };
+            let error = reading.uncertainty_joules.unwrap();
+            assert!(
+                (joules - 40.0 * seconds).abs() <= error,
+                "{joules} ± {error} J in {seconds:.1} s, {phase} tenths after an update"
+            );
+            let period = reading.update_period_seconds.unwrap();
+            assert!(period > 0.1, "{period} s in {seconds:.1} s");
         }
     }
 

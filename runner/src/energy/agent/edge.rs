@@ -17,22 +17,31 @@ pub(super) fn watts(before: &Read, after: &Read) -> f64 {
     }
 }
 
-/// The counter at a window's start, if a value of it may lag by so many joules. None without a reading on each side.
-pub(super) fn energy_at_start(readings: &[Read], start: f64, lag_joules: f64) -> Option<EdgeEnergy> {
+/// By how much the values of a counter may lag.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Lag {
+    /// J.
+    pub(super) joules: f64,
+    /// They are renewed less often than they are read, so that two neighbouring readings tell no power.
+    pub(super) is_slow: bool,
+}
+
+/// The counter at a window's start. None without a reading on each side.
+pub(super) fn energy_at_start(readings: &[Read], start: f64, lag: Lag) -> Option<EdgeEnergy> {
     let (before, after) = sides(readings, start);
     let (last, next) = before.last().zip(after.first())?;
     let outside = before.iter().nth_back(1).map(|previous| watts(previous, last));
     let guess = outside.map(|outside| last.joules + outside * (start - last.at()));
-    Some(within(last, next, guess, lag_joules))
+    Some(within(last, next, guess, lag))
 }
 
 /// The same at a window's end.
-pub(super) fn energy_at_end(readings: &[Read], end: f64, lag_joules: f64) -> Option<EdgeEnergy> {
+pub(super) fn energy_at_end(readings: &[Read], end: f64, lag: Lag) -> Option<EdgeEnergy> {
     let (before, after) = sides(readings, end);
     let (last, next) = before.last().zip(after.first())?;
     let outside = after.get(1).map(|following| watts(next, following));
     let guess = outside.map(|outside| next.joules - outside * (next.at() - end));
-    Some(within(last, next, guess, lag_joules))
+    Some(within(last, next, guess, lag))
 }
 
 /// The readings that were over before an instant, and those that began after it.
@@ -43,10 +52,11 @@ pub(super) fn sides(readings: &[Read], instant: f64) -> (&[Read], &[Read]) {
 }
 
 /// A guess, or the middle without one, with the farther of the two bounds as its error.
-fn within(last: &Read, next: &Read, guess: Option<f64>, lag_joules: f64) -> EdgeEnergy {
+fn within(last: &Read, next: &Read, guess: Option<f64>, lag: Lag) -> EdgeEnergy {
     let lowest = last.joules;
-    let highest = next.joules + lag_joules;
+    let highest = next.joules + lag.joules;
     let joules = guess
+        .filter(|_| !lag.is_slow)
         .unwrap_or_else(|| f64::midpoint(lowest, highest))
         .clamp(lowest, highest);
     EdgeEnergy {
@@ -61,6 +71,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    const NO_LAG: Lag = Lag {
+        joules: 0.0,
+        is_slow: false,
+    };
 
     /// Readings of a power that is a function of time, every 100 ms and a little late.
     fn readings(waveform: &Waveform, phase: f64, lateness: &[f64]) -> Vec<Read> {
@@ -113,8 +128,8 @@ mod tests {
         ) {
             let readings = readings(&waveform, phase, &lateness);
             let (start, end) = (100.6 + first, 100.6 + first + length);
-            let from = energy_at_start(&readings, start, 0.0).unwrap();
-            let to = energy_at_end(&readings, end, 0.0).unwrap();
+            let from = energy_at_start(&readings, start, NO_LAG).unwrap();
+            let to = energy_at_end(&readings, end, NO_LAG).unwrap();
             let truth = waveform.joules_between(90.0, start);
             prop_assert!((from.joules - truth).abs() <= from.uncertainty_joules + 1e-6, "{from:?} {truth}");
             let truth = waveform.joules_between(90.0, end);
@@ -131,11 +146,11 @@ mod tests {
             let quiet = [0.0; 60];
             let readings = readings(&waveform, phase, &quiet);
             let start = 104.0;
-            let edge = energy_at_start(&readings, start, 0.0).unwrap();
+            let edge = energy_at_start(&readings, start, NO_LAG).unwrap();
             let truth = waveform.joules_between(90.0, start);
             // Within a thousandth of the two seconds.
             prop_assert!((edge.joules - truth).abs() < 0.6, "{edge:?} {truth}");
-            let edge = energy_at_end(&readings, 102.0, 0.0).unwrap();
+            let edge = energy_at_end(&readings, 102.0, NO_LAG).unwrap();
             let truth = waveform.joules_between(90.0, 102.0);
             prop_assert!((edge.joules - truth).abs() < 0.6, "{edge:?} {truth}");
         }
@@ -148,7 +163,7 @@ mod tests {
             to: 1.0,
             joules: 5.0,
         }];
-        assert_eq!(energy_at_start(&one, 0.5, 0.0), None);
-        assert_eq!(energy_at_end(&one, 1.5, 0.0), None);
+        assert_eq!(energy_at_start(&one, 0.5, NO_LAG), None);
+        assert_eq!(energy_at_end(&one, 1.5, NO_LAG), None);
     }
 }

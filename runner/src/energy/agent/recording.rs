@@ -13,10 +13,10 @@ use super::{
         integrate::{Power, thin},
         reading::{CounterIdentity, EnergyReading, EnergySource, RawCounter, Unavailable, UnavailableReason},
     },
-    edge::{energy_at_end, energy_at_start, sides, watts},
+    edge::{Lag, energy_at_end, energy_at_start, sides, watts},
     failed,
 };
-use crate::energy::rapl::update::{fresh, newest, standstill, update_period};
+use crate::energy::rapl::update::{UPDATE_PERIOD_SECONDS, fresh, newest, standstill, update_period};
 
 /// All readings of one window.
 #[derive(Debug)]
@@ -105,13 +105,9 @@ impl Recording {
             return Err(why.clone());
         }
         let readings = self.of(counter);
-        // RAPL itself lags by up to one update.
-        let lag = highest(&power(&readings)).unwrap_or_default() * update_period(&readings);
-        let edges = energy_at_start(&readings, start.monotonic_seconds, lag).zip(energy_at_end(
-            &readings,
-            end.monotonic_seconds,
-            lag,
-        ));
+        let lag = lag(&readings);
+        let first = energy_at_start(&readings, start.monotonic_seconds, lag);
+        let edges = first.zip(energy_at_end(&readings, end.monotonic_seconds, lag));
         let Some((first, last)) = edges else {
             return Err(self.uncovered(&readings, start));
         };
@@ -242,8 +238,18 @@ fn power(readings: &[Read]) -> Vec<Power> {
     fresh(readings).windows(2).map(between).collect()
 }
 
-fn highest(power: &[Power]) -> Option<f64> {
-    power.iter().map(|power| power.watts).reduce(f64::max)
+/// RAPL itself lags by up to one update.
+fn lag(readings: &[Read]) -> Lag {
+    let highest = power(readings).iter().map(|power| power.watts).reduce(f64::max);
+    let mean = readings
+        .first()
+        .zip(readings.last())
+        .map(|(first, last)| watts(first, last));
+    let period = update_period(readings);
+    Lag {
+        joules: highest.or(mean).unwrap_or_default() * period,
+        is_slow: period > UPDATE_PERIOD_SECONDS,
+    }
 }
 
 fn seconds(nanoseconds: u64) -> f64 {
@@ -319,10 +325,25 @@ mod tests {
         let (joules, error) = (reading.joules.unwrap(), reading.uncertainty_joules.unwrap());
         assert!((joules - 500.0).abs() <= error && error > 50.0, "{joules} ± {error} J");
         assert!(
-            reading.power.iter().all(|power| (power.watts - 50.0).abs() < 5.0),
+            !reading.power.is_empty() && reading.power.iter().all(|power| (power.watts - 50.0).abs() < 5.0),
             "no spikes where it is renewed: {:?}",
             reading.power
         );
+    }
+
+    #[test]
+    fn a_short_window_on_such_a_counter_is_bounded_by_what_it_may_have_missed_or_has_no_energy() {
+        for length in (2..20).map(|tenths| 0.1 * f64::from(tenths)) {
+            let reading = renewed(50.0, 1.0, length);
+            let Some(joules) = reading.joules else {
+                continue;
+            };
+            let error = reading.uncertainty_joules.unwrap();
+            assert!(
+                (joules - 50.0 * length).abs() <= error,
+                "{joules} ± {error} J in {length:.1} s"
+            );
+        }
     }
 
     #[test]

@@ -7,13 +7,20 @@
 use super::super::{cumulative::Read, reading::Unavailable};
 
 /// RAPL counters are updated about every millisecond (Intel SDM 15.10.1; kernel `amd_energy`).
-const UPDATE_PERIOD_SECONDS: f64 = 0.001;
+pub(in crate::energy) const UPDATE_PERIOD_SECONDS: f64 = 0.001;
 
-/// Longest window in which a counter may gain nothing, s: far longer than any update of a processor.
-const LONGEST_STANDSTILL_SECONDS: f64 = 1.0;
+/// For how long a processor may show one value, s, and be read twice in it.
+const LONGEST_VALUE_SECONDS: f64 = 10.0 * UPDATE_PERIOD_SECONDS;
 
-/// Longest part of a window in which it may gain nothing, s: several updates of a virtual machine.
-const LONGEST_PAUSE_SECONDS: f64 = 3.0;
+/// Longest time in which a counter may gain nothing, s: several updates of a virtual machine.
+pub(crate) const LONGEST_PAUSE_SECONDS: f64 = 3.0;
+
+/// Longest time between two reads, s: each value of a virtual machine's counter is to be read more than once, or it would be
+/// taken for a processor's.
+pub(in crate::energy) const LONGEST_READ_INTERVAL_SECONDS: f64 = 0.25;
+
+/// Newest reads in which [`newest`] looks, so that it costs the same in every window.
+const NEWEST_READS: usize = 256;
 
 /// Longest time between two updates, s: of a processor, or, of a counter that is [renewed less often](is_slow) than it is
 /// read, so long that no value can have been shown for longer. A value that stands at an edge of the reads counts for the
@@ -42,31 +49,25 @@ pub(in crate::energy) fn fresh(reads: &[Read]) -> Vec<Read> {
 }
 
 /// Whether most values were shown for longer than a processor shows one: a single pause is no pace. The values at the edges
-/// of the reads may have been shown before and after them too, and count only where there is no other.
+/// of the reads may have been shown before and after them too; where there is no other, one that is old is enough.
 fn is_slow(runs: &[&[Read]]) -> bool {
-    let whole = match runs {
-        [_, whole @ .., _] if !whole.is_empty() => whole,
-        all => all,
-    };
-    2 * whole.iter().filter(|run| is_old(run)).count() > whole.len()
+    match runs {
+        [_, whole @ .., _] if !whole.is_empty() => 2 * whole.iter().filter(|run| is_old(run)).count() > whole.len(),
+        edges => edges.iter().any(|run| is_old(run)),
+    }
 }
 
-/// The two newest of [`fresh`].
+/// The last two of [`fresh`], of the newest reads.
 pub(in crate::energy) fn newest(reads: &[Read]) -> Option<(Read, Read)> {
-    let mut renewed = reads
-        .windows(2)
-        .rev()
-        .filter(|pair| pair[1].joules > pair[0].joules)
-        .map(|pair| pair[1]);
-    let last = renewed.next()?;
-    renewed.next().map(|before| (before, last))
+    let newest = fresh(&reads[reads.len().saturating_sub(NEWEST_READS)..]);
+    newest.last_chunk().map(|[before, last]| (*before, *last))
 }
 
-/// Why a counter has no energy that gained so much in a window of so many seconds, if it stood still in it for longer than it
-/// can.
+/// Why a counter has no energy that gained so much in a window of so many seconds: it was not renewed in it, or stood still
+/// within it for longer than it can.
 pub(in crate::energy) fn standstill(reads: &[Read], joules: f64, seconds: f64) -> Option<Unavailable> {
     let longest = runs(reads).filter_map(seen_for).fold(0.0, f64::max);
-    Unavailable::standstill(joules, seconds, LONGEST_STANDSTILL_SECONDS)
+    Unavailable::standstill(joules, seconds.min(longest), LONGEST_VALUE_SECONDS)
         .or_else(|| Unavailable::standstill(0.0, longest, LONGEST_PAUSE_SECONDS))
 }
 
@@ -82,5 +83,5 @@ fn seen_for(run: &[Read]) -> Option<f64> {
 
 /// Whether a value was shown for longer than a processor shows one. Two reads may follow each other at once.
 fn is_old(run: &[Read]) -> bool {
-    seen_for(run).is_some_and(|seconds| seconds > 10.0 * UPDATE_PERIOD_SECONDS)
+    seen_for(run).is_some_and(|seconds| seconds > LONGEST_VALUE_SECONDS)
 }

@@ -1,5 +1,7 @@
 //! A counter that starts again from zero at a known range. Pure.
 
+use super::update::LONGEST_PAUSE_SECONDS;
+
 /// RAPL is updated every millisecond, so a reading may be that old; this is longer than any such delay, ns.
 pub(crate) const UPDATE_DELAY: u64 = 10_000_000;
 
@@ -32,8 +34,8 @@ pub(crate) struct Unwrapped {
 }
 
 /// Longest time that is allowed for between two updates, ns: counters of virtual machines are updated once a second (QEMU,
-/// `MSR_ENERGY_THREAD_SLEEP_US`).
-const LONGEST_UPDATE_PERIOD: u64 = 1_100_000_000;
+/// `MSR_ENERGY_THREAD_SLEEP_US`), or late.
+const LONGEST_UPDATE_PERIOD: u64 = (LONGEST_PAUSE_SECONDS * 1e9) as u64;
 
 impl Unwrapped {
     /// Begins at a first reading.
