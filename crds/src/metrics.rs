@@ -94,20 +94,8 @@ impl MetricDefinition {
 
 /// Keys of the metrics of which more or less is better, as a list of CEL.
 pub(crate) fn with_direction() -> String {
-    list(|one| one.higher_is_better().is_some())
-}
-
-/// Those of them that can be shown to differ, as a list of CEL.
-pub(crate) fn comparable() -> String {
-    list(|one| one.higher_is_better().is_some() && one.has_spread())
-}
-
-fn list(of: fn(&MetricDefinition) -> bool) -> String {
-    let quoted: Vec<String> = DEFINITIONS
-        .iter()
-        .filter(|one| of(one))
-        .map(|one| format!("'{}'", one.key))
-        .collect();
+    let directed = DEFINITIONS.iter().filter(|one| one.higher_is_better().is_some());
+    let quoted: Vec<String> = directed.map(|one| format!("'{}'", one.key)).collect();
     format!("[{}]", quoted.join(", "))
 }
 

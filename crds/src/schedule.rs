@@ -100,12 +100,12 @@ pub struct ScheduleComparison {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub baseline_experiment_name: Option<String>,
-    /// The metrics that are compared, by their names in status: any of which more or less is better and of which the cycles of
-    /// an experiment tell the spread.
+    /// The metrics that are compared, by their names in status. `dutyCycle` only of an experiment on each node, where every
+    /// node has a value: the cycles of a load share one.
     #[serde(default = "joules_per_token")]
     #[schemars(length(min = 1, max = 8), inner(length(max = 64)))]
-    #[x_kube(validation = Rule::new(format!("self.all(metric, metric in {})", metrics::comparable()))
-        .message("each must be a metric of status of which more or less is better and which varies between cycles, such as joulesPerToken"))]
+    #[x_kube(validation = Rule::new(format!("self.all(metric, metric in {})", metrics::with_direction()))
+        .message("each must be a metric of status of which more or less is better, such as joulesPerToken"))]
     pub metrics: Vec<String>,
     /// By how many percent a metric must be worse, beside being shown to be worse, to count as a regression.
     #[serde(default = "one_percent")]

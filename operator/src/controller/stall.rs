@@ -78,7 +78,14 @@ fn unplaced(words: &str) -> Cause {
             ),
         );
     }
-    if words.contains("allocate all claims") {
+    if [
+        "allocate all claims",
+        "resourceclaim not available",
+        "resourceclaim in use",
+    ]
+    .iter()
+    .any(|taken| words.contains(taken))
+    {
         return Cause::new(
             "DeviceMissing",
             format!(
@@ -86,11 +93,11 @@ fn unplaced(words: &str) -> Cause {
             ),
         );
     }
-    if words.contains("resourceclaim") {
+    if words.contains("resourceclaim") || words.contains("device class") {
         return Cause::new(
             "ClaimNotAllocated",
             format!(
-                "a claim is not there ({words}): check the ResourceClaimTemplates that spec.placement.resourceClaims names, and `kubectl get resourceclaims`"
+                "a claim cannot be allocated ({words}): check the ResourceClaimTemplates that spec.placement.resourceClaims names, their DeviceClasses, and `kubectl get resourceclaims`"
             ),
         );
     }
@@ -207,6 +214,16 @@ mod tests {
                 "0/3 nodes are available: 3 cannot allocate all claims. still not schedulable, preemption: 0/3 nodes are available",
                 "DeviceMissing",
                 "resourceslices",
+            ),
+            (
+                "0/1 nodes are available: 1 resourceclaim not available on the node.",
+                "DeviceMissing",
+                "resourceslices",
+            ),
+            (
+                "request gpu: device class gpus does not exist",
+                "ClaimNotAllocated",
+                "DeviceClasses",
             ),
             (
                 "waiting for resource claim controller: resourceclaim \"x\" not found",

@@ -65,9 +65,13 @@ fn class(class: &FleetClass) -> Vec<String> {
     if !class.best.is_empty() {
         lines.push(format!(
             "best {}; worst {}",
-            figures(&class.best),
-            figures(&class.worst)
+            figures(&class.best, |figure| figure.joules_per_token),
+            figures(&class.worst, |figure| figure.joules_per_token)
         ));
+    }
+    if !class.slowest.is_empty() {
+        let slowest = figures(&class.slowest, |figure| figure.tokens_per_second);
+        lines.push(format!("slowest in tokens/s {slowest}"));
     }
     lines
 }
@@ -87,12 +91,10 @@ fn spread(spread: Option<Spread>) -> String {
     )
 }
 
-fn figures(nodes: &[NodeFigure]) -> String {
+fn figures(nodes: &[NodeFigure], of: fn(&NodeFigure) -> Option<f64>) -> String {
     let one = |figure: &NodeFigure| {
-        let joules = figure
-            .joules_per_token
-            .map_or_else(|| number::NOTHING.to_owned(), number::plain);
-        format!("{} ({joules})", printable(&figure.node))
+        let value = of(figure).map_or_else(|| number::NOTHING.to_owned(), number::plain);
+        format!("{} ({value})", printable(&figure.node))
     };
     nodes.iter().map(one).collect::<Vec<_>>().join(", ")
 }
@@ -188,4 +190,51 @@ fn without_result(entry: &NodesWithoutResult) -> String {
         printable(&entry.nodes.join(", ")),
         printable(&entry.message)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::report::fixture::Fixture;
+
+    #[test]
+    fn a_fleet_is_told_by_class_with_its_extremes_its_outliers_and_who_has_no_result() {
+        let figure = |node: &str, joules: f64, tokens: f64| json!({"node": node, "joulesPerToken": joules, "tokensPerSecond": tokens, "watts": 300.0, "verdict": "Valid"});
+        let mut outlier = figure("node-7", 0.7, 90.0);
+        outlier["ratio"] = json!(1.4);
+        outlier["excessKilowattHoursPerDay"] = json!(0.5);
+        outlier["excessCostPerDay"] = json!(0.15);
+        outlier["signs"] = json!([
+            {"sign": "SmClockMegahertz", "node": 900.0, "class": 1700.0, "conspicuous": true},
+            {"sign": "TemperatureCelsius", "node": 60.0, "class": 61.0, "conspicuous": false},
+        ]);
+        let class = json!({"point": 0, "values": {"workload.maxOutputTokens": "32"},
+            "nodeClass": "NVIDIA L4|24 GiB|580|MIG off", "energyScope": ["gpu"], "energySources": ["nvml_counter"],
+            "nodes": 98, "suspect": 3, "leftOut": 2,
+            "joulesPerToken": {"median": 0.5, "medianAbsoluteDeviation": 0.01, "minimum": 0.4, "maximum": 0.7},
+            "best": [figure("node-1", 0.4, 110.0)], "worst": [figure("node-7", 0.7, 90.0)],
+            "slowest": [figure("node-9", 0.5, 60.0)],
+            "outlierRule": "MedianAbsoluteDeviation", "outliers": 1, "outlierNodes": [outlier]});
+        let mut fixture = Fixture::new();
+        fixture.status.fleet = Some(
+            serde_json::from_value(json!({
+                "nodes": {"matching": 106, "waiting": 0, "measuring": 0, "measured": 98, "failed": 2, "notMeasured": 6},
+                "withoutResult": [{"reason": "SharedGpu", "failed": false, "count": 6, "nodes": ["node-2", "node-3"],
+                    "message": "node-2 shares its GPUs"}],
+                "classes": [class], "classesLeftOut": 4}))
+            .unwrap(),
+        );
+        let mut text = String::new();
+        for section in sections(&fixture.report()) {
+            text.push_str(section.title);
+            for line in section.lines {
+                text.push_str("\n  ");
+                text.push_str(&line);
+            }
+            text.push('\n');
+        }
+        insta::assert_snapshot!(text);
+    }
 }

@@ -77,7 +77,7 @@ fn figures<'a>(report: &Report<'a>, class: &FleetClass) -> BTreeMap<&'a str, f64
 
 #[cfg(test)]
 mod tests {
-    use lem_crds::status::OutlierRule;
+    use lem_crds::status::{OutlierRule, Spread};
 
     use super::*;
     use crate::{experiment::summary::TrialNode, report::fixture::Fixture};
@@ -108,11 +108,29 @@ mod tests {
             watts: None,
             best: Vec::new(),
             worst: Vec::new(),
+            slowest: Vec::new(),
             outlier_rule: OutlierRule::None,
             outliers: 0,
             outlier_nodes: Vec::new(),
         };
         let figures = figures(&fixture.report(), &class);
         assert_eq!(figures.into_keys().collect::<Vec<_>>(), ["a", "b"]);
+        assert!(draw(&fixture.report(), &class, "a map").is_none(), "without a median");
+        fixture.trials[0].result.metrics.joules_per_token = Some(0.9);
+        fixture.trials[1].result.metrics.joules_per_token = Some(1.2);
+        let class = FleetClass {
+            joules_per_token: Some(Spread {
+                median: 1.0,
+                median_absolute_deviation: 0.1,
+                minimum: 0.9,
+                maximum: 1.2,
+            }),
+            ..class
+        };
+        let map = draw(&fixture.report(), &class, "a map").unwrap().finish(1);
+        for (node, style) in [("a: 0.9000 J/token", "h0"), ("b: 1.200 J/token", "h4")] {
+            let cell = map.split("<rect ").find(|cell| cell.contains(node)).unwrap_or_default();
+            assert!(cell.contains(style), "{node}: {map}");
+        }
     }
 }

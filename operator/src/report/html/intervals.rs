@@ -25,8 +25,7 @@ pub(super) fn draw(report: &Report<'_>, name: &str, title: &str) -> Option<Drawi
     let estimates = || points.iter().filter_map(|point| point.metrics.get(name));
     estimates().next()?;
     let bounds = estimates().flat_map(|e| [Some(e.mean), e.lower, e.upper]).flatten();
-    let cycles = points
-        .iter()
+    let cycles = drawn(report, name)
         .flat_map(|point| cycles(report, point.index, name))
         .map(|dot| dot.value);
     let axis = Axis::around(bounds.chain(cycles), false, 5, LEFT + 6.0, RIGHT - 10.0);
@@ -92,12 +91,14 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
 
 /// Whether some cycle is drawn that its point's mean of the metric is not made of.
 pub(super) fn has_left_out(report: &Report<'_>, name: &str) -> bool {
-    let mut dots = report
-        .status
-        .points
-        .iter()
-        .flat_map(|point| cycles(report, point.index, name));
+    let mut dots = drawn(report, name).flat_map(|point| cycles(report, point.index, name));
     dots.any(|dot| !dot.in_mean)
+}
+
+/// Points that have the metric: of others only the label is drawn.
+fn drawn<'a>(report: &Report<'a>, name: &str) -> impl Iterator<Item = &'a PointResult> {
+    let points = report.status.points.iter();
+    points.filter(move |point| point.metrics.get(name).is_some())
 }
 
 /// A cycle of a point that has the metric.

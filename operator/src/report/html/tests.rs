@@ -1,6 +1,6 @@
 use std::{path::Path, process::Command};
 
-use lem_crds::status::Verdict;
+use lem_crds::{metrics::MetricSet, status::Verdict};
 
 use super::*;
 use crate::{
@@ -146,8 +146,12 @@ fn a_repeated_trial_is_drawn_once_with_its_last_attempt() {
 #[test]
 fn a_cycle_that_the_mean_leaves_out_is_drawn_as_such() {
     let mut fixture = Fixture::new();
-    // One point of it is Invalid as a whole.
-    fixture.trials.retain(|trial| trial.result.verdict != Verdict::Invalid);
+    // One point of it is Invalid as a whole: it has no mean that could leave something out, and is not drawn.
+    for point in &mut fixture.status.points {
+        if point.verdict == Verdict::Invalid {
+            point.metrics = MetricSet::default();
+        }
+    }
     let page = page_of(&fixture);
     assert!(
         !page.contains("left-out\"") && !page.contains("dashed"),
