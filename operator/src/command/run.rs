@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// What to print at the end, or of the plan.
     #[arg(short, long, value_enum, default_value_t = Output::Table)]
     output: Output,
-    /// Show the plan and what it will cost, and run nothing.
+    /// Show the plan and what it will cost, and run nothing; also of an experiment for a cluster.
     #[arg(long)]
     dry_run: bool,
     /// No progress.
@@ -92,6 +92,10 @@ fn read(arguments: &Arguments) -> Result<Vec<EfficiencyExperiment>, Vec<Manifest
     errors.extend(manifest::unique(names).err());
     let mut localised = Vec::new();
     for (place, experiment) in experiments {
+        if arguments.dry_run && manifest::is_for_a_cluster(&experiment.spec) {
+            localised.push(experiment);
+            continue;
+        }
         let ready = manifest::localise(experiment, &place).and_then(|experiment| {
             match manifest::check_models(&experiment, &place) {
                 // A plan can be shown for models that are yet to be fetched.

@@ -21,7 +21,7 @@ use serde_json::Value;
 
 pub use self::{
     documents::{Place, documents},
-    localise::{check_models, localise},
+    localise::{check_models, is_for_a_cluster, localise},
     setting::{Setting, settings},
 };
 

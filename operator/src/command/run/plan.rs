@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, path::Path};
 
 use lem_crds::{
-    EfficiencyExperiment, EfficiencyExperimentSpec, experiment::ModelSource, plan::Point, status::PlanStatus,
+    EfficiencyExperiment, EfficiencyExperimentSpec,
+    experiment::{ModelSource, Placement, PlacementStrategy},
+    plan::Point,
+    status::PlanStatus,
 };
 use serde::Serialize;
 
@@ -18,6 +21,9 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 struct Planned<'a> {
     name: &'a str,
+    /// It is that of each node, and how many there are only a cluster knows.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    per_node: bool,
     plan: PlanStatus,
     /// Rough time on a small CPU, where the size of the model is known.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -41,15 +47,18 @@ pub(super) fn show(experiment: &EfficiencyExperiment, output: Output) -> anyhow:
     let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
     let work = experiment::work(spec, &points, cohorts.len());
     let name = experiment.metadata.name.as_deref().unwrap_or_default();
+    let plan = plan_status(
+        spec,
+        &work,
+        &Account::default(),
+        (0, work.trials as u32),
+        spec.processes.count,
+    );
+    let least_gpu_seconds = plan.least_gpu_seconds;
     let planned = || Planned {
         name,
-        plan: plan_status(
-            spec,
-            &work,
-            &Account::default(),
-            (0, work.trials as u32),
-            spec.processes.count,
-        ),
+        per_node: each_node(spec).is_some(),
+        plan: plan.clone(),
         assumed_seconds: assumed_seconds(spec, &work),
         points: points
             .iter()
@@ -61,13 +70,19 @@ pub(super) fn show(experiment: &EfficiencyExperiment, output: Output) -> anyhow:
             .collect(),
     };
     Ok(match output {
-        Output::Table => text(name, spec, &points, &work),
+        Output::Table => text(name, spec, &points, &work, least_gpu_seconds),
         Output::Json => serde_json::to_string_pretty(&planned())? + "\n",
         Output::Yaml => format!("---\n{}", serde_yaml::to_string(&planned())?),
     })
 }
 
-fn text(name: &str, spec: &EfficiencyExperimentSpec, points: &[Point], work: &Work) -> String {
+/// The placement of an experiment that measures each node by itself.
+fn each_node(spec: &EfficiencyExperimentSpec) -> Option<&Placement> {
+    let placement = spec.placement.as_ref();
+    placement.filter(|placement| placement.strategy == PlacementStrategy::EachNode)
+}
+
+fn text(name: &str, spec: &EfficiencyExperimentSpec, points: &[Point], work: &Work, least_gpu_seconds: f64) -> String {
     let mut lines = vec![format!(
         "{}: {} × {} = {}, {} in {}, model loaded {}",
         name,
@@ -97,6 +112,21 @@ fn text(name: &str, spec: &EfficiencyExperimentSpec, points: &[Point], work: &Wo
         work.requests_per_process,
         work.fixed_seconds / 60.0
     ));
+    if let Some(placement) = each_node(spec) {
+        let most = placement.max_concurrent_nodes.map_or_else(
+            || placement.concurrent_nodes(u32::MAX).to_string(),
+            |most| most.to_string(),
+        );
+        lines.push(format!(
+            "all of that on each node that matches, {most} of them at the same time"
+        ));
+    }
+    if least_gpu_seconds > 0.0 {
+        let each = if each_node(spec).is_some() { " of each node" } else { "" };
+        lines.push(format!(
+            "at least {least_gpu_seconds:.0} GPU seconds{each}, beside loading, warm-up and windows"
+        ));
+    }
     lines.push(match assumed_seconds(spec, work) {
         Some(seconds) => format!(
             "about {:.0} min on a small CPU (weights read at 4 GB/s by all processes together); a GPU is far faster",

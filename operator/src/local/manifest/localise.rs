@@ -112,6 +112,16 @@ pub fn localise(mut experiment: EfficiencyExperiment, place: &Place) -> Result<E
     }
 }
 
+/// Whether only a cluster can honour the experiment: its plan can be shown all the same.
+pub fn is_for_a_cluster(spec: &EfficiencyExperimentSpec) -> bool {
+    let source = matches!(
+        spec.model.source,
+        ModelSource::PersistentVolumeClaim(_) | ModelSource::Image(_)
+    );
+    let prompts = matches!(spec.workload.prompts, Prompts::ConfigMapRef(_));
+    spec.placement.is_some() || spec.runner.is_some() || source || prompts
+}
+
 /// Checks that the models of a localised experiment are there, before a process is started for each.
 ///
 /// # Errors
