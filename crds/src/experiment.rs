@@ -22,7 +22,7 @@ pub use self::{
     objective::{Budget, Objective},
     placement::{
         EnvironmentVariable, ImagePullPolicy, Placement, PlacementStrategy, ProcessResourceClaim, RunnerResources,
-        RunnerTemplate, TimeToLive,
+        RunnerTemplate, SharedGpus, TimeToLive,
     },
     pod_patch::PodPatch,
     protocol::{

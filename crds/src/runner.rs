@@ -35,6 +35,10 @@ pub const MODEL_DIRECTORY: &str = "/lem/model";
 pub const PROMPTS_DIRECTORY: &str = "/lem/prompts";
 /// Trials that a mailbox names beside its assignment.
 pub const MOST_UPCOMING: usize = 4;
+/// Environment variable that tells a process how its node shares the GPUs, where that is allowed.
+pub const GPU_SHARING_VARIABLE: &str = "LEM_GPU_SHARING";
+/// Its value where nodes that do are allowed, and this one's ways are not known.
+pub const UNKNOWN_GPU_SHARING: &str = "unknown";
 /// Exit code of a process that says the experiment cannot run as written: starting it again would not help.
 pub const EXIT_REFUSED: i32 = 42;
 

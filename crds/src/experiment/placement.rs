@@ -56,6 +56,9 @@ pub struct Placement {
     #[x_kube(validation = Rule::new("self.all(one, self.exists_one(other, other.name == one.name))")
         .message("each claim needs a name of its own"))]
     pub resource_claims: Vec<ProcessResourceClaim>,
+    /// What becomes of nodes that offer one GPU to several pods, by the labels of NVIDIA's GPU feature discovery.
+    #[serde(default)]
+    pub shared_gpus: SharedGpus,
     /// Local queue of Kueue in which each Job waits until it is admitted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
@@ -88,6 +91,7 @@ impl Default for Placement {
             tolerations: Vec::new(),
             runtime_class_name: None,
             resource_claims: Vec::new(),
+            shared_gpus: SharedGpus::default(),
             queue_name: None,
             schedule_deadline: schedule_deadline(),
         }
@@ -122,6 +126,19 @@ pub enum PlacementStrategy {
     /// `processes.count` processes on every node that matches, each node measured by itself, so that nodes can be compared
     /// with each other. Nodes do not wait for one another; the operator must be allowed to read nodes.
     EachNode,
+}
+
+/// What becomes of nodes that offer one GPU to several pods: by time-slicing, by MPS, or as slices of MIG.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+pub enum SharedGpus {
+    /// No process with GPUs is placed there. With strategy `EachNode` such a node is not measured, with the reason
+    /// `SharedGpu`. Without that strategy slices of MIG are found by the process, and its result is Invalid.
+    #[default]
+    Refuse,
+    /// They are measured and marked: `Suspect` with `ForeignProcesses`, for what else ran on the GPU cannot be seen, and
+    /// `Invalid` with `SharedDevice` on slices of MIG. Without strategy `EachNode` every result is marked, since the node is
+    /// not known beforehand.
+    Mark,
 }
 
 /// The container that measures. On a cluster only.

@@ -82,6 +82,9 @@ pub struct ModelEnvironment {
 pub struct Environment {
     /// Node name.
     pub node: String,
+    /// How the node offers one GPU to several pods, where it may; `unknown` where only that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gpu_sharing: Option<String>,
     /// Kernel release.
     pub kernel: Option<String>,
     /// Version of the runner.

@@ -49,7 +49,7 @@ pub struct FleetNodes {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodesWithoutResult {
-    /// Why: `Cordoned`, `NotReady`, `Tainted`, `Gone`, or the category of what failed.
+    /// Why: `Cordoned`, `NotReady`, `Tainted`, `Gone`, `GpuMissing`, `SharedGpu`, or the category of what failed.
     pub reason: String,
     /// They were begun, and count against placement.maxFailedNodes.
     pub failed: bool,
@@ -98,6 +98,9 @@ pub struct FleetClass {
     /// Nodes with the most joules per token, the worst first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub worst: Vec<NodeFigure>,
+    /// Nodes with the fewest tokens per second, the slowest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slowest: Vec<NodeFigure>,
     /// How outliers were looked for.
     pub outlier_rule: OutlierRule,
     /// How many there are.

@@ -8,13 +8,14 @@ use std::fmt::Debug;
 
 use k8s_openapi::api::{
     batch::v1::Job,
-    core::v1::ServiceAccount,
+    core::v1::{Node, ServiceAccount},
     rbac::v1::{Role, RoleBinding},
 };
 use kube::{
     Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams},
     core::NamespaceResourceScope,
+    runtime::reflector::{ObjectRef, Store},
 };
 use lem_crds::Runner;
 use serde::{Serialize, de::DeserializeOwned};
@@ -25,6 +26,7 @@ use super::{
     decide::{Change, Letter},
     error::ReconcileError,
     expectation::Expectations,
+    fleet::devices,
     prepare::Prepared,
     view::Observed,
 };
@@ -50,9 +52,17 @@ pub(super) struct Applier<'a> {
     pub(super) observed: &'a Observed,
     pub(super) defaults: &'a Defaults,
     pub(super) expectations: &'a Expectations,
+    /// Where the operator may read them.
+    pub(super) nodes: Option<&'a Store<Node>>,
 }
 
 impl Applier<'_> {
+    /// How the GPUs of a node are shared.
+    fn gpu_sharing(&self, node: Option<&str>) -> Option<String> {
+        let node = self.nodes?.get(&ObjectRef::new(node?))?;
+        devices::sharing(&node)
+    }
+
     /// Makes one change.
     pub(super) async fn apply(&self, change: &Change) -> Result<(), ReconcileError> {
         match change {
@@ -79,6 +89,7 @@ impl Applier<'_> {
                     key: cohort,
                     incarnation: *incarnation,
                     node: node.as_deref(),
+                    gpu_sharing: self.gpu_sharing(node.as_deref()).as_deref(),
                     load: &of_plan.load,
                     trials: points * per_point + spec.protocol.retry_budget,
                     assignment,

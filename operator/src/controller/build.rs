@@ -85,6 +85,8 @@ pub struct CohortPlan<'a> {
     pub incarnation: u32,
     /// The one node that it measures, where each node is measured by itself.
     pub node: Option<&'a str>,
+    /// How that node offers one GPU to several pods, where it does.
+    pub gpu_sharing: Option<&'a str>,
     /// What each process loads.
     pub load: &'a LoadPlan,
     /// Trials that may still come, retries and extensions included.

@@ -6,6 +6,7 @@
 //! [`status`](mod@status).
 
 pub mod decide;
+pub mod devices;
 pub mod look;
 pub mod nodes;
 pub mod status;

@@ -30,6 +30,8 @@ pub(super) struct Memory {
     pub(super) phase_since: Option<Instant>,
     /// Of a fleet: mailboxes that its account has rights on.
     pub(super) granted: Granted,
+    /// Of a fleet: every node that has matched.
+    pub(super) matched: BTreeSet<String>,
     /// Of a fleet: nodes on which nothing changes any more, by name.
     pub(super) settled: HashMap<String, Arc<Settled>>,
     /// Of a fleet: when its status was written last.

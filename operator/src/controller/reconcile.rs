@@ -243,6 +243,7 @@ async fn apply(
         observed,
         defaults: &context.defaults,
         expectations: &context.expectations,
+        nodes: context.caches.nodes.as_ref(),
     };
     let begins = decision
         .changes

@@ -21,7 +21,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     aggregate,
-    build::{EXPERIMENT_LABEL, MANAGED_BY, MANAGED_BY_LABEL},
+    build::{EXPERIMENT_LABEL, GPU, MANAGED_BY, MANAGED_BY_LABEL},
     fleet,
 };
 
@@ -123,7 +123,9 @@ fn forget_details(node: &mut Node) {
     if let Some(status) = &mut node.status {
         status.images = None;
         status.addresses = None;
-        status.capacity = None;
+        if let Some(capacity) = &mut status.capacity {
+            capacity.retain(|resource, _| resource == GPU);
+        }
         status.node_info = None;
         status.volumes_attached = None;
         status.volumes_in_use = None;

@@ -61,6 +61,7 @@ impl Figures<'_> {
     /// What was measured on, and with.
     pub(crate) fn environment(&self, spec: &RunnerSpec) -> Environment {
         Environment {
+            gpu_sharing: None,
             node: self.node(),
             kernel: Some("6.8.0-45-generic".to_owned()),
             runner_version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -66,16 +66,28 @@ async fn no_such_experiment(connection: &Connection, namespace: &str, name: &str
     }
 }
 
+/// Mailboxes that are asked for at once: those of a large fleet are hundreds of megabytes.
+const PAGE: u32 = 250;
+
 /// The mailboxes of an experiment.
 pub(super) async fn runners(
     connection: &Connection,
     experiment: &EfficiencyExperiment,
 ) -> Result<Vec<Runner>, ClusterError> {
     let namespace = experiment.namespace().unwrap_or_default();
-    let found = connection.api::<Runner>(&namespace).list(&children(experiment)).await;
-    let found =
-        found.map_err(|error| connection.explain(Request::new("list", "runners.lem.dev", &namespace), error))?;
-    Ok(found.items)
+    let api = connection.api::<Runner>(&namespace);
+    let mut page = children(experiment).limit(PAGE);
+    let mut found = Vec::new();
+    loop {
+        let list = api.list(&page).await;
+        let list =
+            list.map_err(|error| connection.explain(Request::new("list", "runners.lem.dev", &namespace), error))?;
+        found.extend(list.items);
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
 }
 
 /// Some mailboxes of a fleet, those of the first `most` of its pods: all of a thousand nodes have 50 MB.

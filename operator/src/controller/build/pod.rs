@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use k8s_openapi::{
     DeepMerge,
     api::core::v1::{
-        Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference, NodeAffinity,
-        NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
+        Affinity, Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, LocalObjectReference,
+        NodeSelectorRequirement, NodeSelectorTerm, ObjectFieldSelector, PodAffinityTerm, PodAntiAffinity,
         PodResourceClaim, PodSecurityContext, PodSpec, ResourceClaim, ResourceRequirements, SeccompProfile,
         SecretKeySelector, SecurityContext, Toleration, TopologySpreadConstraint,
     },
@@ -17,12 +17,13 @@ use k8s_openapi::{
 };
 use lem_crds::{
     agent::{ENERGY_METER, MEASUREMENT_SLOT},
-    experiment::{CpuEnergy, ImagePullPolicy, ModelSource, ProcessResourceClaim, RunnerTemplate},
+    experiment::{CpuEnergy, ImagePullPolicy, ModelSource, ProcessResourceClaim, RunnerTemplate, SharedGpus},
     quantity::Amount,
-    runner::CONTAINER,
+    runner::{CONTAINER, GPU_SHARING_VARIABLE, UNKNOWN_GPU_SHARING},
 };
 
 use super::{
+    super::fleet::devices::{SHARING_STRATEGIES, SHARING_STRATEGY},
     COMPONENT_LABEL, CohortPlan, EXPERIMENT_UID_LABEL, MANAGED_BY, MANAGED_BY_LABEL, PROCESS_LABEL, RUNNER_COMPONENT,
     volume,
 };
@@ -77,6 +78,7 @@ pub(super) fn spec(plan: &CohortPlan<'_>) -> PodSpec {
     };
     // As server-side apply merges. What the operator relies on cannot be in the patch.
     pod.merge_from(plan.pod_patch.clone());
+    keep_to_nodes(&mut pod, plan);
     pod
 }
 
@@ -154,6 +156,11 @@ fn environment(plan: &CohortPlan<'_>, template: &RunnerTemplate) -> Vec<EnvVar> 
         value("LEM_METRICS_ADDRESS", format!("0.0.0.0:{METRICS_PORT}")),
         value("LEM_IDLE_BOUND_SECONDS", format!("{idle_bound}")),
     ]);
+    if plan.load.gpus_per_process > 0
+        && let Some(how) = gpu_sharing(plan)
+    {
+        variables.push(value(GPU_SHARING_VARIABLE, how.to_owned()));
+    }
     // A name may be there once: a user's cache is preferred to the scratch space.
     if !template.env.iter().any(|variable| variable.name == CACHE_VARIABLE) {
         variables.push(value(CACHE_VARIABLE, format!("{}/huggingface", volume::SCRATCH)));
@@ -221,9 +228,22 @@ fn of_node_agent(plan: &CohortPlan<'_>) -> Option<&'static str> {
     matches!(plan.load.energy.cpu, CpuEnergy::Auto | CpuEnergy::Rapl).then_some(ENERGY_METER)
 }
 
+/// How the node shares its GPUs, as far as that is known before there is one.
+fn gpu_sharing<'a>(plan: &CohortPlan<'a>) -> Option<&'a str> {
+    match (plan.node, shared_gpus(plan)) {
+        (Some(_), _) => plan.gpu_sharing,
+        (None, SharedGpus::Mark) => Some(UNKNOWN_GPU_SHARING),
+        (None, SharedGpus::Refuse) => None,
+    }
+}
+
+fn shared_gpus(plan: &CohortPlan<'_>) -> SharedGpus {
+    let placement = plan.spec.placement.as_ref();
+    placement.map_or_else(SharedGpus::default, |placement| placement.shared_gpus)
+}
+
 fn affinity(plan: &CohortPlan<'_>) -> Affinity {
     Affinity {
-        node_affinity: plan.node.map(on_the_node),
         pod_anti_affinity: Some(PodAntiAffinity {
             required_during_scheduling_ignored_during_execution: Some(vec![other_experiments(plan)]),
             ..PodAntiAffinity::default()
@@ -232,20 +252,50 @@ fn affinity(plan: &CohortPlan<'_>) -> Affinity {
     }
 }
 
-/// The one node, through the scheduler: it still sees to resources, taints and neighbours.
-fn on_the_node(node: &str) -> NodeAffinity {
-    NodeAffinity {
-        required_during_scheduling_ignored_during_execution: Some(NodeSelector {
-            node_selector_terms: vec![NodeSelectorTerm {
-                match_fields: Some(vec![NodeSelectorRequirement {
-                    key: "metadata.name".to_owned(),
-                    operator: "In".to_owned(),
-                    values: Some(vec![node.to_owned()]),
-                }]),
-                ..NodeSelectorTerm::default()
-            }],
-        }),
-        ..NodeAffinity::default()
+/// Keeps the pod to its node, or off nodes that share their GPUs, beside what a patch asks of nodes: it has to hold with
+/// each of the patch's terms, for any one of them is enough for the scheduler.
+fn keep_to_nodes(pod: &mut PodSpec, plan: &CohortPlan<'_>) {
+    let on_the_node = plan
+        .node
+        .map(|node| of_nodes("metadata.name", "In", vec![node.to_owned()]));
+    let refuses = plan.load.gpus_per_process > 0 && shared_gpus(plan) == SharedGpus::Refuse;
+    // As far as its labels say: a node without the label will do.
+    let with_whole_gpus = (plan.node.is_none() && refuses).then(|| {
+        of_nodes(
+            SHARING_STRATEGY,
+            "NotIn",
+            SHARING_STRATEGIES.map(ToOwned::to_owned).to_vec(),
+        )
+    });
+    if on_the_node.is_none() && with_whole_gpus.is_none() {
+        return;
+    }
+    let affinity = pod
+        .affinity
+        .get_or_insert_default()
+        .node_affinity
+        .get_or_insert_default();
+    let selector = affinity
+        .required_during_scheduling_ignored_during_execution
+        .get_or_insert_default();
+    if selector.node_selector_terms.is_empty() {
+        selector.node_selector_terms.push(NodeSelectorTerm::default());
+    }
+    for term in &mut selector.node_selector_terms {
+        if let Some(field) = &on_the_node {
+            term.match_fields.get_or_insert_default().push(field.clone());
+        }
+        if let Some(expression) = &with_whole_gpus {
+            term.match_expressions.get_or_insert_default().push(expression.clone());
+        }
+    }
+}
+
+fn of_nodes(key: &str, operator: &str, values: Vec<String>) -> NodeSelectorRequirement {
+    NodeSelectorRequirement {
+        key: key.to_owned(),
+        operator: operator.to_owned(),
+        values: Some(values),
     }
 }
 

@@ -37,6 +37,7 @@ fn built_for(spec: &Value, node_agent: bool, node: Option<&str>) -> CohortObject
         key: "0123456789",
         incarnation: 0,
         node,
+        gpu_sharing: None,
         load: &point.load,
         trials: 6,
         assignment: &Assignment {
@@ -184,6 +185,54 @@ fn claims_take_the_place_of_the_device_plugins_resource() {
         json!([{"name": "gpus", "resourceClaimTemplateName": "two-gpus"}])
     );
     assert_eq!(pod["containers"][0]["resources"], json!({"claims": [{"name": "gpus"}]}));
+}
+
+#[test]
+fn a_process_with_gpus_stays_off_nodes_that_share_them_or_is_told_that_they_may() {
+    let expressions = |pod: &Value| {
+        pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0]
+            ["matchExpressions"]
+            .clone()
+    };
+    let refuses = pod(&json!({"processes": {"gpusPerProcess": 1}}));
+    assert_eq!(
+        expressions(&refuses),
+        json!([{"key": "nvidia.com/gpu.sharing-strategy", "operator": "NotIn", "values": ["time-slicing", "mps"]}])
+    );
+    assert_eq!(environment(&refuses, "LEM_GPU_SHARING"), None);
+    let marks = pod(&json!({"processes": {"gpusPerProcess": 1}, "placement": {"sharedGpus": "Mark"}}));
+    assert_eq!(expressions(&marks), Value::Null);
+    assert_eq!(environment(&marks, "LEM_GPU_SHARING").unwrap()["value"], "unknown");
+    let patched = json!([{"matchExpressions": [{"key": "zone", "operator": "In", "values": ["a"]}]},
+        {"matchExpressions": [{"key": "zone", "operator": "In", "values": ["b"]}]}]);
+    let patched = json!({"affinity": {"nodeAffinity":
+        {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": patched}}}});
+    let beside = json!({"processes": {"gpusPerProcess": 1}, "runner": {"podPatch": patched}});
+    let terms = |pod: &Value| {
+        pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
+    };
+    for term in terms(&pod(&beside)).as_array().unwrap() {
+        let keys: Vec<&Value> = term["matchExpressions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["key"])
+            .collect();
+        assert_eq!(
+            keys,
+            ["zone", "nvidia.com/gpu.sharing-strategy"],
+            "beside what a patch asks for"
+        );
+    }
+    let of_a_fleet = json!(built_for(&beside, false, Some("node-a")).job)["spec"]["template"]["spec"].clone();
+    for term in terms(&of_a_fleet).as_array().unwrap() {
+        assert_eq!(
+            term["matchFields"][0]["values"][0], "node-a",
+            "a patch takes no node of a fleet away"
+        );
+    }
+    let on_cpus = pod(&json!({"processes": {"gpusPerProcess": 0}, "placement": {"sharedGpus": "Mark"}}));
+    assert_eq!(environment(&on_cpus, "LEM_GPU_SHARING"), None);
 }
 
 #[test]

@@ -1,15 +1,18 @@
 //! Which nodes a fleet has, and which of them take a process now. Pure.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     hash::{DefaultHasher, Hash, Hasher},
 };
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 use kube::ResourceExt;
-use lem_crds::experiment::{Placement, Toleration, TolerationOperator};
+use lem_crds::{
+    experiment::{Placement, Toleration, TolerationOperator},
+    status::FleetStatus,
+};
 
-use super::super::build::GPU;
+use super::devices;
 
 /// Taints that the cluster itself sets, and takes away again.
 const OF_THE_CLUSTER: &str = "node.kubernetes.io/";
@@ -21,6 +24,9 @@ const TOLD_OTHERWISE: [&str; 3] = [
 ];
 /// Admission lets every pod with a request put up with it.
 const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
+
+/// The reason of a node that is no longer there.
+pub const GONE: &str = "Gone";
 
 /// Why a node takes no process now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +51,7 @@ pub struct Candidates {
     pub taint: Option<String>,
 }
 
-/// The nodes that match: their labels, their GPUs (at least so many) and their taints.
+/// The nodes that match: their labels, their GPUs (at least so many of the device plugin) and their taints.
 pub fn candidates<'a>(
     nodes: impl IntoIterator<Item = &'a Node>,
     placement: &Placement,
@@ -58,9 +64,15 @@ pub fn candidates<'a>(
             .node_selector
             .iter()
             .all(|(label, value)| labels.get(label) == Some(value));
-        if !selected || gpus(node) < gpus_of_a_node {
+        let uses_gpus = gpus_of_a_node > 0 || !placement.resource_claims.is_empty();
+        let of_gpus = if uses_gpus {
+            devices::obstacle(node, gpus_of_a_node, placement.shared_gpus)
+        } else {
+            Ok(None)
+        };
+        let (true, Ok(of_gpus)) = (selected, of_gpus) else {
             continue;
-        }
+        };
         if let Some(taint) = untolerated(node, &placement.tolerations, lasting) {
             found.tainted += 1;
             found.taint.get_or_insert_with(|| taint.key.clone());
@@ -71,18 +83,38 @@ pub fn candidates<'a>(
             let taint = untolerated(node, &placement.tolerations, passing)?;
             Some(tainted(node, taint))
         };
-        found
-            .nodes
-            .insert(node.name_any(), obstacle(node).or_else(under_pressure));
+        let obstacle = obstacle(node).or_else(under_pressure).or(of_gpus);
+        found.nodes.insert(node.name_any(), obstacle);
     }
     found
+}
+
+/// Nodes that have matched and do so no more: they are told of although nothing was begun on them. `matched` is what was
+/// known of before; an operator that has begun anew knows those that the status names.
+pub fn departed(matched: &mut BTreeSet<String>, candidates: &Candidates, before: Option<&FleetStatus>) -> Vec<String> {
+    let told = before.into_iter().flat_map(|fleet| &fleet.without_result);
+    let told = told.filter(|entry| entry.reason == GONE && !entry.failed);
+    matched.extend(told.flat_map(|entry| entry.nodes.iter().cloned()));
+    for node in candidates.nodes.keys() {
+        if !matched.contains(node) {
+            matched.insert(node.clone());
+        }
+    }
+    // Those with a taint are no part of the fleet, as they are not where they had it from the beginning.
+    let away = |node: &&String| !candidates.nodes.contains_key(*node) && !candidates.kept_off.contains_key(*node);
+    matched.iter().filter(away).cloned().collect()
 }
 
 /// What of a node decides whether it is measured: another value calls for another look at the fleets.
 pub fn digest(node: &Node) -> u64 {
     let mut hasher = DefaultHasher::new();
     node.labels().hash(&mut hasher);
-    gpus(node).hash(&mut hasher);
+    (
+        devices::allocatable(node),
+        devices::capacity(node),
+        devices::has_slices(node),
+    )
+        .hash(&mut hasher);
     obstacle(node).map(|obstacle| obstacle.reason).hash(&mut hasher);
     for taint in taints(node) {
         (&taint.key, &taint.value, &taint.effect).hash(&mut hasher);
@@ -90,17 +122,11 @@ pub fn digest(node: &Node) -> u64 {
     hasher.finish()
 }
 
-fn gpus(node: &Node) -> u32 {
-    let allocatable = node.status.as_ref().and_then(|status| status.allocatable.as_ref());
-    let count = allocatable.and_then(|allocatable| allocatable.get(GPU)?.0.parse().ok());
-    count.unwrap_or(0)
-}
-
 fn obstacle(node: &Node) -> Option<Obstacle> {
     let name = node.name_any();
     let because = |reason, message: String| Some(Obstacle { reason, message });
     if node.metadata.deletion_timestamp.is_some() {
-        return because("Gone", format!("{name} is being deleted"));
+        return because(GONE, format!("{name} is being deleted"));
     }
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         return because(

@@ -37,8 +37,14 @@ const MANY: Most = Most {
     extremes: 1,
     outliers: 3,
 };
-/// Classes, over all points, that are few.
+/// Lists of a class where there are so many that the store takes no longer ones.
+pub(super) const MOST: Most = Most {
+    extremes: 1,
+    outliers: 1,
+};
+/// Classes, over all points, that are few, and that are many.
 const FEW_CLASSES: usize = 10;
+const MANY_CLASSES: usize = 30;
 
 /// What a status is made of.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +79,8 @@ pub fn status(input: &Aggregated<'_>) -> EfficiencyExperimentStatus {
     let results: Vec<&NodeResult> = outlooks.iter().filter_map(|one| one.result.as_ref()).collect();
     let mut classes = classes(&prepared.spec, &results, FEW);
     if classes.len() > FEW_CLASSES {
-        classes = crate::experiment::classes(&prepared.spec, &results, MANY);
+        let most = if classes.len() > MANY_CLASSES { MOST } else { MANY };
+        classes = crate::experiment::classes(&prepared.spec, &results, most);
     }
     let (mut points, mut classes): (Vec<_>, Vec<_>) = classes
         .into_iter()

@@ -9,19 +9,21 @@ use k8s_openapi::api::{
 };
 use kube::ResourceExt;
 use lem_crds::{
-    EfficiencyExperiment, Runner, RunnerStatus, SCHEMA_VERSION,
+    EfficiencyExperiment, EfficiencyExperimentStatus, Runner, RunnerStatus, SCHEMA_VERSION,
     experiment::Barrier,
     plan::TrialIdentity,
     runner::RunnerPhase,
-    status::{ExperimentPhase, ProcessFailure, TrialFailure},
+    status::{
+        ExperimentPhase, FleetStatus, NodeFigure, NodeSign, OutlierNode, ProcessFailure, Sign, TrialFailure, Verdict,
+    },
 };
 use serde_json::{Value, json};
 
 use super::{
     decide::{Fleet, FleetDecision, decide},
     look::{NodeState, Outlook, Seen, Why, look},
-    nodes::{Candidates, Obstacle, candidates},
-    status::{Aggregated, status},
+    nodes::{Candidates, GONE, Obstacle, candidates, departed, digest},
+    status::{Aggregated, MOST, status},
 };
 use crate::{
     controller::{
@@ -141,6 +143,7 @@ fn made(prepared: &Prepared, node: &str) -> (Runner, Job) {
         key: cohort,
         incarnation: 0,
         node: Some(node),
+        gpu_sharing: None,
         load: &of_plan.load,
         trials: 1,
         assignment,
@@ -311,6 +314,120 @@ fn a_node_that_takes_nothing_now_is_part_of_the_fleet_and_says_why() {
     };
     assert!(why.message.contains("kubectl uncordon cordoned"), "{}", why.message);
     assert_eq!(outlook.changes, []);
+}
+
+fn with_labels(name: &str, labels: &Value) -> Node {
+    node(name, &json!({"metadata": {"labels": labels}}))
+}
+
+#[test]
+fn a_node_that_offers_one_gpu_to_several_pods_is_not_measured_unless_it_may_be_and_is_marked() {
+    let nodes = [
+        with_labels(
+            "whole",
+            &json!({"nvidia.com/gpu.sharing-strategy": "none", "nvidia.com/gpu.replicas": "1"}),
+        ),
+        with_labels("in-turns", &json!({"nvidia.com/gpu.sharing-strategy": "time-slicing"})),
+        with_labels("at-once", &json!({"nvidia.com/gpu.sharing-strategy": "mps"})),
+        with_labels("replicated", &json!({"nvidia.com/gpu.replicas": "4"})),
+        with_labels(
+            "sliced",
+            &json!({"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3-MIG-1g.10gb"}),
+        ),
+        node(
+            "sliced-apart",
+            &json!({"status": {"allocatable": {"nvidia.com/gpu": "0", "nvidia.com/mig-1g.10gb": "7"}}}),
+        ),
+    ];
+    let find = |placement: &Value, gpus| {
+        let placement = serde_json::from_value(placement.clone()).unwrap();
+        let found = candidates(&nodes, &placement, gpus);
+        let refused = found.nodes.iter().filter(|(_, obstacle)| obstacle.is_some());
+        refused
+            .map(|(name, obstacle)| format!("{name} {}", obstacle.as_ref().unwrap().reason))
+            .collect::<Vec<_>>()
+    };
+    let all = ["at-once", "in-turns", "replicated", "sliced", "sliced-apart"];
+    assert_eq!(find(&json!({}), 1), all.map(|name| format!("{name} SharedGpu")));
+    assert_eq!(
+        find(&json!({"sharedGpus": "Mark"}), 1),
+        ["sliced-apart SharedGpu"],
+        "what asks for a GPU does not fit there"
+    );
+    assert_eq!(find(&json!({}), 0), [""; 0], "processes on CPUs");
+    let claims = json!([{"name": "gpu", "resourceClaimTemplateName": "one"}]);
+    assert_eq!(find(&json!({"resourceClaims": claims}), 0).len(), 4);
+}
+
+#[test]
+fn a_node_whose_gpus_are_gone_is_told_of_and_one_that_never_had_them_is_not() {
+    let nodes = [
+        node("sound", &json!({"status": {"capacity": {"nvidia.com/gpu": "2"}}})),
+        node(
+            "sick",
+            &json!({"status": {"capacity": {"nvidia.com/gpu": "2"}, "allocatable": {"nvidia.com/gpu": "1"}}}),
+        ),
+        node(
+            "without-plugin",
+            &json!({"metadata": {"labels": {"nvidia.com/gpu.present": "true"}},
+                "status": {"allocatable": {"nvidia.com/gpu": "0"}}}),
+        ),
+        node(
+            "small",
+            &json!({"status": {"capacity": {"nvidia.com/gpu": "1"}, "allocatable": {"nvidia.com/gpu": "1"}}}),
+        ),
+        node("cpu", &json!({"status": {"allocatable": {"nvidia.com/gpu": "0"}}})),
+    ];
+    let found = candidates(&nodes, &serde_json::from_value(json!({})).unwrap(), 2).nodes;
+    let told = |name: &str| found[name].as_ref().map(|obstacle| obstacle.reason);
+    assert_eq!(
+        (told("sound"), told("sick"), told("without-plugin")),
+        (None, Some("GpuMissing"), Some("GpuMissing"))
+    );
+    assert_eq!(found.len(), 3, "{found:?}");
+    let digests = [&nodes[0], &nodes[1]].map(digest);
+    assert_ne!(digests[0], digests[1], "a GPU that fails calls for another look");
+}
+
+#[test]
+fn a_node_that_leaves_before_it_was_begun_is_told_of_also_by_an_operator_that_has_begun_anew() {
+    let of = |names: &[&str]| {
+        let nodes: Vec<Node> = names.iter().map(|name| node(name, &json!({}))).collect();
+        candidates(&nodes, &serde_json::from_value(json!({})).unwrap(), 0)
+    };
+    let mut matched = BTreeSet::new();
+    assert_eq!(departed(&mut matched, &of(&["a", "b"]), None), [""; 0]);
+    assert_eq!(departed(&mut matched, &of(&["a", "c"]), None), ["b"], "c has joined");
+    let prepared = prepare(&experiment(&json!({}))).unwrap();
+    let gone = Obstacle {
+        reason: GONE,
+        message: "the node has left the cluster".to_owned(),
+    };
+    let outlooks = [
+        first_look(&prepared, "b", Some(&gone)),
+        in_state(&prepared, "a", NodeState::Measured),
+    ];
+    let decision = decided(&prepared, &outlooks, &[], now());
+    assert_eq!((decision.nodes.matching, decision.nodes.not_measured), (2, 1));
+    let before = FleetStatus {
+        without_result: decision.without_result.clone(),
+        ..FleetStatus::default()
+    };
+    assert_eq!(departed(&mut BTreeSet::new(), &of(&["a"]), Some(&before)), ["b"]);
+    assert_eq!(
+        departed(&mut matched, &of(&["a", "b"]), Some(&before)),
+        ["c"],
+        "b is back"
+    );
+    let tainted = [node(
+        "c",
+        &json!({"spec": {"taints": [{"key": "dedicated", "effect": "NoSchedule"}]}}),
+    )];
+    let tainted = candidates(&tainted, &serde_json::from_value(json!({})).unwrap(), 0);
+    assert!(
+        !departed(&mut matched, &tainted, None).contains(&"c".to_owned()),
+        "it is there"
+    );
 }
 
 #[test]
@@ -686,6 +803,55 @@ fn the_mailboxes_of_earlier_processes_do_not_make_a_role_larger_than_may_be() {
     assert!(!runners.contains(&mailbox(4)), "nobody writes into it any more");
 }
 
+/// With as many nodes in the lists of each class as there may be where there are many classes.
+fn fits_into_the_store(status: &EfficiencyExperimentStatus) {
+    let mut status = status.clone();
+    let figure = NodeFigure {
+        node: "node-".repeat(12),
+        joules_per_token: Some(12.345_678_901_234_567),
+        tokens_per_second: Some(1_234.567_890_123_456_7),
+        watts: Some(345.678_901_234_567_8),
+        verdict: Verdict::Suspect,
+    };
+    let sign = |sign| NodeSign {
+        sign,
+        node: 1_234.567_890_123_456_7,
+        class: 1_234.567_890_123_456_7,
+        conspicuous: false,
+    };
+    let signs = [
+        Sign::Watts,
+        Sign::TokensPerSecond,
+        Sign::TemperatureCelsius,
+        Sign::SmClockMegahertz,
+        Sign::PowerLimitWatts,
+        Sign::PowerLimitOverDefault,
+        Sign::ThrottledSeconds,
+        Sign::ForeignProcesses,
+        Sign::ErrorCorrection,
+    ];
+    let outlier = OutlierNode {
+        figure: figure.clone(),
+        ratio: 1.123_456_789_012_345_6,
+        signs: signs.map(sign).to_vec(),
+        excess_kilowatt_hours_per_day: Some(12.345_678_901_234_567),
+        excess_cost_per_day: Some(12.345_678_901_234_567),
+    };
+    let fleet = status.fleet.as_mut().unwrap();
+    assert_eq!(fleet.classes.len(), MAXIMUM_POINTS);
+    for class in &mut fleet.classes {
+        for list in [&mut class.best, &mut class.worst, &mut class.slowest] {
+            *list = vec![figure.clone(); MOST.extremes];
+        }
+        class.outlier_nodes = vec![outlier.clone(); MOST.outliers];
+    }
+    let bytes = serde_json::to_vec(&status).unwrap().len();
+    assert!(
+        bytes < 1_200_000,
+        "{bytes} bytes, and etcd takes 1.5 MiB with all that is around it"
+    );
+}
+
 #[test]
 fn the_best_point_is_looked_for_among_all_and_is_listed_though_the_status_has_no_room_for_all() {
     let count = 60_u32;
@@ -736,6 +902,7 @@ fn the_best_point_is_looked_for_among_all_and_is_listed_though_the_status_has_no
         decided: &decision,
         now: now(),
     });
+    fits_into_the_store(&status);
     let objective = status.objective.unwrap();
     let best: Vec<u32> = objective
         .classes

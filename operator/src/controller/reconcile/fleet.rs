@@ -95,7 +95,10 @@ pub(super) async fn steps(
         Ok(candidates) => candidates,
         Err(cause) => return unreadable(experiment, prepared, before, cause, context).await,
     };
-    for node in candidates.nodes.keys() {
+    let departed = context.memories.of(uid, |memory| {
+        nodes::departed(&mut memory.matched, &candidates, before.fleet.as_ref())
+    });
+    for node in candidates.nodes.keys().chain(&departed) {
         by_node.entry(node.clone()).or_default();
     }
     let over_budget = over_budget(prepared, &by_node, context);
@@ -237,7 +240,7 @@ fn looks(
 ) -> Vec<Arc<Settled>> {
     let uid = prepared.owner.uid.as_str();
     let gone = Obstacle {
-        reason: "Gone",
+        reason: nodes::GONE,
         message: "the node has left the cluster, or no longer matches spec.placement".to_owned(),
     };
     let mut outlooks: Vec<Arc<Settled>> = Vec::with_capacity(by_node.len());

@@ -136,11 +136,23 @@ fn class(spec: &EfficiencyExperimentSpec, members: &[Member<'_>], most: Most) ->
         watts: spread(&figures, |one| one.watts),
         best: ranked.iter().take(extremes).map(|one| (*one).clone()).collect(),
         worst: ranked.iter().rev().take(extremes).map(|one| (*one).clone()).collect(),
+        slowest: slowest(&figures, most.extremes),
         outlier_rule: rule,
         outliers: count,
         outlier_nodes: named,
     };
     ClassResult { point, fleet }
+}
+
+/// The slowest nodes, no more of them than there are nodes beside them.
+fn slowest(figures: &[NodeFigure], most: usize) -> Vec<NodeFigure> {
+    let mut ranked: Vec<(f64, &NodeFigure)> = figures
+        .iter()
+        .filter_map(|one| Some((one.tokens_per_second?, one)))
+        .collect();
+    ranked.sort_by(|(left, one), (right, other)| left.total_cmp(right).then_with(|| one.node.cmp(&other.node)));
+    let most = most.min(ranked.len() / 2);
+    ranked.into_iter().take(most).map(|(_, one)| one.clone()).collect()
 }
 
 fn outliers(compared: &[Member<'_>], figures: &[NodeFigure]) -> (OutlierRule, Vec<usize>) {

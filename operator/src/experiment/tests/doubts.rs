@@ -75,6 +75,22 @@ fn a_foreign_process_on_the_device_is_suspect() {
 }
 
 #[test]
+fn a_gpu_that_others_may_have_used_unseen_is_suspect() {
+    for how in ["time-slicing", "unknown"] {
+        let shared = |how: Option<&str>| {
+            let how = how.map(ToOwned::to_owned);
+            move |trial: &mut Trial| trial.processes[0].environment.gpu_sharing.clone_from(&how)
+        };
+        limit(
+            Doubt::ForeignProcesses,
+            Verdict::Suspect,
+            shared(Some(how)),
+            shared(None),
+        );
+    }
+}
+
+#[test]
 fn a_sliced_device_is_invalid_and_has_no_gpu_energy() {
     let sliced = |on| move |trial: &mut Trial| trial.processes[0].window().devices[0].mig_enabled = Some(on);
     limit(Doubt::SharedDevice, Verdict::Invalid, sliced(true), sliced(false));

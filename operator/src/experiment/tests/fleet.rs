@@ -169,3 +169,23 @@ fn nodes_of_other_hardware_are_another_class_and_nodes_with_other_energy_are_lef
     assert_eq!(classes[0].point.verdict, Verdict::Suspect);
     assert_eq!(classes[1].fleet.outlier_rule, OutlierRule::None);
 }
+
+#[test]
+fn the_slowest_nodes_are_named_though_they_use_no_more_energy_for_a_token() {
+    let slow = |name: &str, tokens: u64| {
+        node_with(name, &[1.0, 1.0], move |process| {
+            process.window.as_mut().unwrap().output_tokens = tokens;
+        })
+    };
+    let nodes = [
+        slow("a", 200),
+        slow("b", 120),
+        slow("c", 150),
+        slow("d", 200),
+        slow("e", 200),
+    ];
+    let (_, class) = only_class(&nodes);
+    let names: Vec<&str> = class.slowest.iter().map(|one| one.node.as_str()).collect();
+    assert_eq!(names, ["b", "c"], "no more than half of them");
+    assert!(class.slowest[0].tokens_per_second < class.slowest[1].tokens_per_second);
+}

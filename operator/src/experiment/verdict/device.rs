@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use lem_crds::{
-    runner::{DeviceObservation, Domain},
+    runner::{DeviceObservation, Domain, UNKNOWN_GPU_SHARING},
     status::{Doubt, VerdictReason},
 };
 
@@ -37,6 +37,7 @@ pub(super) fn device_doubts(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
             )
         })
         .collect();
+    found.extend(reported.iter().filter_map(possibly_shared));
     for observed in distinct_devices(reported) {
         let device = observed.device;
         found.extend(throttled(device, observed.process.window.duration_seconds));
@@ -58,6 +59,24 @@ pub(super) fn device_doubts(reported: &[Reported<'_>]) -> Vec<VerdictReason> {
         }
     }
     found
+}
+
+/// Others may have run on the GPUs of a process unseen, for its node offers one GPU to several pods.
+fn possibly_shared(process: &Reported<'_>) -> Option<VerdictReason> {
+    let environment = process.environment.filter(|environment| !environment.gpus.is_empty())?;
+    let how = environment.gpu_sharing.as_deref()?;
+    let message = if how == UNKNOWN_GPU_SHARING {
+        format!(
+            "process {}: nodes that offer one GPU to several pods were allowed, and whether this is one is not known",
+            process.index
+        )
+    } else {
+        format!(
+            "process {}: its node offers one GPU to several pods ({how}), and what else ran on it cannot be seen",
+            process.index
+        )
+    };
+    Some(reason(Doubt::ForeignProcesses, message))
 }
 
 /// By violation time where the device counts it, else by throttle bits.

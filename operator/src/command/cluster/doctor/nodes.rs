@@ -9,7 +9,7 @@ use super::{
     Finding,
     examine::{Facts, Seen},
 };
-use crate::report::number::counted;
+use crate::{controller::fleet::devices, report::number::counted};
 
 const GPU: &str = "nvidia.com/gpu";
 const PRODUCT: &str = "nvidia.com/gpu.product";
@@ -34,7 +34,7 @@ pub(super) fn findings(facts: &Facts, uses_node_agent: bool) -> Vec<Finding> {
     let with_gpus: Vec<&Node> = usable
         .iter()
         .copied()
-        .filter(|node| amount(node, GPU) > 0 || has_slices(node))
+        .filter(|node| amount(node, GPU) > 0 || devices::has_slices(node))
         .collect();
     findings.push(gpus(&with_gpus));
     if !with_gpus.is_empty() {
@@ -69,10 +69,6 @@ fn amount(node: &Node, resource: &str) -> u64 {
 }
 
 /// MIG slices, under names of their own.
-fn has_slices(node: &Node) -> bool {
-    allocatable(node).any(|(name, quantity)| name.starts_with("nvidia.com/mig-") && quantity.0 != "0")
-}
-
 fn names(nodes: &[&Node]) -> String {
     let mut names: Vec<String> = nodes.iter().take(NAMED).map(|node| node.name_any()).collect();
     if nodes.len() > NAMED {
@@ -179,17 +175,7 @@ fn drivers(nodes: &[&Node]) -> Finding {
 
 /// How the GPUs of a node are divided, if they are.
 fn division(node: &Node) -> Option<String> {
-    let label = |name: &str| node.labels().get(name).map(String::as_str);
-    let strategy = label("nvidia.com/gpu.sharing-strategy").filter(|strategy| *strategy != "none");
-    let replicas = label("nvidia.com/gpu.replicas").and_then(|count| count.parse::<u32>().ok());
-    match (strategy, replicas) {
-        (Some(strategy), _) => Some(strategy.to_owned()),
-        (None, Some(2..)) => Some("time-slicing".to_owned()),
-        _ if has_slices(node) || label(PRODUCT).is_some_and(|product| product.contains("-MIG-")) => {
-            Some("MIG".to_owned())
-        }
-        _ => None,
-    }
+    devices::sharing(node).or_else(|| devices::has_slices(node).then(|| "MIG".to_owned()))
 }
 
 fn sharing(nodes: &[&Node]) -> Finding {
@@ -217,7 +203,7 @@ fn sharing(nodes: &[&Node]) -> Finding {
     Finding::warn(
         "GPU sharing",
         format!(
-            "{}: energy of a shared GPU cannot be attributed, results there are not Valid",
+            "{}: energy of a shared GPU cannot be attributed, so it is not measured (placement.sharedGpus)",
             found.join("; ")
         ),
         fix,

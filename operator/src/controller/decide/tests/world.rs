@@ -251,6 +251,7 @@ impl World {
                     key: cohort,
                     incarnation: *incarnation,
                     node: node.as_deref(),
+                    gpu_sharing: None,
                     load: &of_plan.load,
                     trials: 1,
                     assignment,
