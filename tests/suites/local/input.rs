@@ -143,6 +143,27 @@ fn every_example_is_valid_and_its_plan_can_be_shown() {
 }
 
 #[test]
+fn the_plan_of_a_fleet_is_shown_for_each_node_before_a_cluster_is_asked_for_one() {
+    let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/cluster/every-gpu.yaml");
+    let show = |output: &str| {
+        let output = Command::new(binaries().join("lem"))
+            .args(["run", "--dry-run", "--output", output, example])
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let text = show("table");
+    assert!(text.contains("on each node that matches, 10% of them"), "{text}");
+    assert!(text.contains("GPU seconds of each node"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&show("json")).unwrap();
+    assert_eq!(
+        (&json["perNode"], &json["plan"]["processes"]),
+        (&true.into(), &8.into())
+    );
+}
+
+#[test]
 fn a_plan_can_be_read_by_a_machine() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples/quickstart.yaml");
     let show = |output: &str| {
