@@ -13,7 +13,7 @@ use kube::{
 use lem_crds::{
     EfficiencyExperiment, EfficiencyExperimentStatus, Runner,
     runner::RunnerPhase,
-    status::{ExperimentPhase, FleetClass, OutlierRule, Sign},
+    status::{Doubt, ExperimentPhase, FleetClass, OutlierRule, Sign},
 };
 use lem_fake_nvml::{Board, Waveform};
 use lem_test_cluster::{Cluster, NodeOptions, Options};
@@ -159,6 +159,7 @@ async fn the_node_that_draws_eight_per_cent_more_is_named_with_the_reason_and_th
     two_equal_nodes_have_no_outlier(&world).await;
     println!("{}", the_cost_is_bounded(&world).await);
     a_cordoned_node_is_reported_and_measured_as_soon_as_it_takes_pods(&world).await;
+    a_node_that_shares_its_gpus_is_not_measured_or_marked(&world).await;
     world.delete_namespace().await;
 }
 
@@ -264,4 +265,63 @@ async fn a_cordoned_node_is_reported_and_measured_as_soon_as_it_takes_pods(world
         .filter_map(|runner| runner.spec.node.clone())
         .collect();
     assert_eq!(of_node.len(), NODES, "{} Jobs", all.items.len());
+}
+
+async fn a_node_that_shares_its_gpus_is_not_measured_or_marked(world: &World) {
+    let nodes = Api::<Node>::all(world.client.clone());
+    let share = |strategy: &'static str| {
+        let nodes = nodes.clone();
+        async move {
+            let labels = json!({"metadata": {"labels": {"nvidia.com/gpu.sharing-strategy": strategy}}});
+            let patch = Patch::Merge(labels);
+            nodes.patch("node-1", &PatchParams::default(), &patch).await.unwrap();
+        }
+    };
+    let of = |name: &str, shared_gpus: &str| {
+        let short = json!({"protocol": {"cycles": 2, "baseline": {"duration": "1s"}, "cooldown": {"duration": "0s"}},
+            "placement": {"strategy": "EachNode", "maxConcurrentNodes": 1, "sharedGpus": shared_gpus,
+                "nodeSelector": {KIND: "first"}}});
+        fleet(name, &short)
+    };
+    share("time-slicing").await;
+    world.apply(&of("refused", "Refuse")).await;
+    let status = world.ended("refused").await;
+    assert_eq!(status.phase, ExperimentPhase::Partial, "{}", described(&status));
+    let of_fleet = status.fleet.unwrap();
+    let [entry] = of_fleet.without_result.as_slice() else {
+        panic!("{of_fleet:?}");
+    };
+    assert_eq!((entry.reason.as_str(), entry.failed), ("SharedGpu", false));
+    assert_eq!(entry.nodes, ["node-1"]);
+
+    world.apply(&of("marked", "Mark")).await;
+    let status = world.ended("marked").await;
+    share("none").await;
+    assert_eq!(status.phase, ExperimentPhase::Complete, "{}", described(&status));
+    let [point] = status.points.as_slice() else {
+        panic!("{:?}", status.points);
+    };
+    let doubts: Vec<_> = point
+        .reasons
+        .iter()
+        .filter(|one| one.doubt == Doubt::ForeignProcesses)
+        .collect();
+    assert!(
+        !doubts.is_empty() && doubts.iter().all(|one| one.message.contains("time-slicing")),
+        "{:?}",
+        point.reasons
+    );
+    let told: BTreeSet<(String, Option<String>)> = world
+        .runners("marked")
+        .await
+        .into_iter()
+        .filter_map(|runner| Some((runner.spec.node?, runner.status?.environment?.gpu_sharing)))
+        .collect();
+    let expected = [("node-0", None), ("node-1", Some("time-slicing"))];
+    assert_eq!(
+        told,
+        expected
+            .map(|(node, how)| (node.to_owned(), how.map(ToOwned::to_owned)))
+            .into()
+    );
 }
