@@ -6,7 +6,7 @@ use lem_crds::{
     SCHEMA_VERSION,
     metrics::{self, MetricDefinition},
     plan,
-    status::{PointResult, TrialResult},
+    status::PointResult,
 };
 
 use super::{End, Output, color, print, report::load, width, yaml};
@@ -162,8 +162,7 @@ fn values((point, summary): (&PointResult, &Summary), metric: &str) -> Vec<f64> 
         return means.into_values().collect();
     }
     let of_point = summary.trials.iter().filter(|trial| trial.point == point.index);
-    let trials: Vec<TrialResult> = of_point.map(|trial| trial.result.clone()).collect();
-    experiment::cycle_values(&trials, metric)
+    experiment::cycle_values(of_point.map(|trial| &trial.result), metric)
 }
 
 /// One metric, under the name that the user gave it, of one point on both sides.

@@ -74,20 +74,20 @@ pub fn fleet_members(spec: &EfficiencyExperimentSpec, point: &Point, records: &[
 /// Mean of a metric over the cycles of each node that a point of a fleet is made of: those of its class whose energy
 /// has its domains and sources. `trials` may be of all nodes and points.
 pub fn node_means<'a>(trials: &'a [MeasuredTrial], point: &PointResult, metric: &str) -> BTreeMap<&'a str, f64> {
-    let mut by_node: BTreeMap<&str, Vec<TrialResult>> = BTreeMap::new();
+    let mut by_node: BTreeMap<&str, Vec<&TrialResult>> = BTreeMap::new();
     for trial in trials.iter().filter(|trial| trial.point == point.index) {
         if let Some(node) = trial.node.as_ref().filter(|node| node.class == point.node_class) {
-            by_node.entry(&node.name).or_default().push(trial.result.clone());
+            by_node.entry(&node.name).or_default().push(&trial.result);
         }
     }
     let comparable = by_node.into_iter().filter(|(_, cycles)| has_energy_of(cycles, point));
     comparable
-        .filter_map(|(node, cycles)| Some((node, cycle_mean(&cycles, metric)?)))
+        .filter_map(|(node, cycles)| Some((node, cycle_mean(cycles, metric)?)))
         .collect()
 }
 
-fn has_energy_of(cycles: &[TrialResult], point: &PointResult) -> bool {
-    averaged_trials(cycles)
+fn has_energy_of(cycles: &[&TrialResult], point: &PointResult) -> bool {
+    averaged_trials(cycles.iter().copied())
         .first()
         .is_some_and(|cycle| cycle.energy_scope == point.energy_scope && cycle.energy_sources == point.energy_sources)
 }

@@ -84,9 +84,9 @@ pub fn summarise_point(
 }
 
 /// The last attempt of each cycle that is not `Invalid`, in order of cycle.
-pub fn usable_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
+pub fn usable_trials<'a>(trials: impl IntoIterator<Item = &'a TrialResult>) -> Vec<&'a TrialResult> {
     let mut by_cycle: BTreeMap<u32, &TrialResult> = BTreeMap::new();
-    for trial in trials.iter().filter(|trial| trial.verdict != Verdict::Invalid) {
+    for trial in trials.into_iter().filter(|trial| trial.verdict != Verdict::Invalid) {
         let chosen = by_cycle.entry(trial.cycle).or_insert(trial);
         if trial.attempt > chosen.attempt {
             *chosen = trial;
@@ -97,7 +97,7 @@ pub fn usable_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
 
 /// The usable trials whose energy is comparable, which means and comparisons are made of: of the widest scope, by the
 /// sources that most of them have; of equally frequent ones those that are measured.
-pub fn averaged_trials(trials: &[TrialResult]) -> Vec<&TrialResult> {
+pub fn averaged_trials<'a>(trials: impl IntoIterator<Item = &'a TrialResult>) -> Vec<&'a TrialResult> {
     same_energy(usable_trials(trials), Prevailing::Widest)
 }
 
@@ -264,7 +264,7 @@ pub fn needs_another_cycle(planned_cycles: u32, rule: Option<&StopRule>, done: u
 
 /// The values of one metric over the cycles that the point's means are made of, for [`super::compare()`]; only the mean of
 /// a metric of which the cycles do not tell the spread.
-pub fn cycle_values(trials: &[TrialResult], metric: &str) -> Vec<f64> {
+pub fn cycle_values<'a>(trials: impl IntoIterator<Item = &'a TrialResult>, metric: &str) -> Vec<f64> {
     let values: Vec<f64> = averaged_trials(trials)
         .into_iter()
         .filter_map(|trial| trial.metrics.get(metric).copied())
@@ -276,7 +276,7 @@ pub fn cycle_values(trials: &[TrialResult], metric: &str) -> Vec<f64> {
 }
 
 /// Mean of one metric over the same cycles, where there is one.
-pub fn cycle_mean(trials: &[TrialResult], metric: &str) -> Option<f64> {
+pub fn cycle_mean<'a>(trials: impl IntoIterator<Item = &'a TrialResult>, metric: &str) -> Option<f64> {
     let values = cycle_values(trials, metric);
     (!values.is_empty()).then(|| mean(&values))
 }

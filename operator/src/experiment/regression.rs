@@ -9,7 +9,7 @@ use lem_crds::{
     EfficiencyExperimentSpec, SCHEMA_VERSION, metrics,
     plan::Point,
     schedule::{BaselineMetric, BaselinePoint, ScheduleComparison, ScheduledChange},
-    status::{PointResult, TrialResult, Verdict},
+    status::{PointResult, Verdict},
 };
 
 use super::{
@@ -65,9 +65,9 @@ pub fn measured_points(
         .filter(|point| point.verdict != Verdict::Invalid);
     usable
         .map(|point| {
-            let trials = summary.trials.iter().filter(|trial| trial.point == point.index);
-            let trials: Vec<TrialResult> = trials.map(|trial| trial.result.clone()).collect();
-            let of_metric = |metric: &String| (metric.clone(), cycle_values(&trials, metric));
+            let trials = || summary.trials.iter().filter(|trial| trial.point == point.index);
+            let values = |metric: &String| cycle_values(trials().map(|trial| &trial.result), metric);
+            let of_metric = |metric: &String| (metric.clone(), values(metric));
             MeasuredPoint::new(point, &metrics.iter().map(of_metric).collect())
         })
         .collect()

@@ -193,8 +193,7 @@ pub fn summarise(
     }
     let values = |point: &PointResult, metric: &str| {
         let of_point = trials.iter().filter(|trial| trial.point == point.index);
-        let of_point: Vec<TrialResult> = of_point.map(|trial| trial.result.clone()).collect();
-        cycle_values(&of_point, metric)
+        cycle_values(of_point.map(|trial| &trial.result), metric)
     };
     let chosen = spec
         .objective

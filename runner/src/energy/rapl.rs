@@ -11,7 +11,7 @@ use std::{
 };
 
 use self::{
-    update::{LONGEST_READ_INTERVAL_SECONDS, fresh, newest, standstill, update_period},
+    update::{LONGEST_READ_INTERVAL_SECONDS, LONGEST_VALUE_SECONDS, Updates, newest, standstill},
     wrap::{Unwrapped, longest_read_interval_seconds},
     zones::{Zone, discover},
 };
@@ -34,9 +34,6 @@ pub const ROOT_VARIABLE: &str = "LEM_POWERCAP_ROOT";
 
 /// Where Linux shows it.
 pub const DEFAULT_ROOT: &str = "/sys/class/powercap";
-
-/// Shortest time between two reads from which power is told, s: ten updates of a processor.
-const SHORTEST_FOR_POWER_SECONDS: f64 = 0.01;
 
 /// Meters CPU packages and their memory.
 #[derive(Debug)]
@@ -116,10 +113,11 @@ impl RaplMeter {
         let joules = ends
             .filter(|_| failure.is_none())
             .map(|(first, last)| last.joules - first.joules);
-        let (power, period) = (power(track), update_period(&track.reads));
+        let updates = Updates::of(&track.reads);
+        let (power, period) = (power(&updates.fresh), updates.period_seconds);
         // Each edge is up to one update old.
         let watts = power.iter().map(|power| power.watts).reduce(f64::max);
-        let mean = joules.map(|joules| joules / seconds.max(SHORTEST_FOR_POWER_SECONDS));
+        let mean = joules.map(|joules| joules / seconds.max(LONGEST_VALUE_SECONDS));
         let edge_watts = watts.or(mean).unwrap_or_default();
         EnergyReading {
             counter: self.identity(zone),
@@ -139,7 +137,7 @@ impl RaplMeter {
             power_is_averaged: false,
             power: thin(&power, start.monotonic_seconds, end.monotonic_seconds),
             cumulative: joules.map_or_else(CumulativeEnergy::default, |_| {
-                track.within(start, end, edge_watts, period)
+                track.within((start, end), &power, edge_watts, period)
             }),
         }
     }
@@ -164,7 +162,7 @@ impl Track {
     }
 
     /// The counter between the edges. Its values are up to one period old, with so much power at an edge.
-    fn within(&self, start: Mark, end: Mark, edge_watts: f64, period: f64) -> CumulativeEnergy {
+    fn within(&self, (start, end): (Mark, Mark), power: &[Power], edge_watts: f64, period: f64) -> CumulativeEnergy {
         let edge = |at: Mark, read: Option<&Read>| {
             let joules = read.map_or(0.0, |read| read.joules);
             let edge = EdgeEnergy {
@@ -173,7 +171,7 @@ impl Track {
             };
             (at.monotonic_seconds, edge)
         };
-        let watts = power(self).into_iter().map(|power| PEAK_OVER_MEAN * power.watts);
+        let watts = power.iter().map(|power| PEAK_OVER_MEAN * power.watts);
         CumulativeEnergy::new(
             edge(start, self.reads.first()),
             self.reads.iter().copied(),
@@ -243,15 +241,15 @@ fn read(value: RawCounter, over: f64) -> Read {
 }
 
 /// Mean power between the reads, each at its middle.
-fn power(track: &Track) -> Vec<Power> {
+fn power(reads: &[Read]) -> Vec<Power> {
     let between = |pair: &[Read]| mean_power(pair[0], pair[1]);
-    fresh(&track.reads).windows(2).filter_map(between).collect()
+    reads.windows(2).filter_map(between).collect()
 }
 
 fn mean_power(a: Read, b: Read) -> Option<Power> {
     let seconds = b.from - a.from;
     // The read at the end edge may follow a sample at once.
-    (seconds > SHORTEST_FOR_POWER_SECONDS).then(|| Power {
+    (seconds > LONGEST_VALUE_SECONDS).then(|| Power {
         at: f64::midpoint(a.from, b.from),
         watts: (b.joules - a.joules) / seconds,
     })

@@ -13,7 +13,7 @@ use kube::{
 use lem_crds::{
     EfficiencyExperiment, EfficiencyExperimentStatus, Runner,
     runner::RunnerPhase,
-    status::{Doubt, ExperimentPhase, FleetClass, OutlierRule, Sign},
+    status::{Doubt, ExperimentPhase, FleetClass, NodesWithoutResult, OutlierRule, Sign},
 };
 use lem_fake_nvml::{Board, Waveform};
 use lem_test_cluster::{Cluster, NodeOptions, Options};
@@ -225,26 +225,39 @@ async fn the_cost_is_bounded(world: &World) -> String {
     format!("writes of {NODES} nodes with one window each: {ours} of mailboxes and records, accounts {accounts:?}")
 }
 
-async fn a_cordoned_node_is_reported_and_measured_as_soon_as_it_takes_pods(world: &World) {
+/// Two windows, and little beside them.
+fn short() -> Value {
+    json!({"cycles": 2, "baseline": {"duration": "1s"}, "cooldown": {"duration": "0s"}})
+}
+
+/// The node that something befalls.
+const AFFECTED: &str = "node-1";
+
+async fn change_affected(world: &World, change: Value) {
     let nodes = Api::<Node>::all(world.client.clone());
-    let cordon = |on: bool| {
-        let nodes = nodes.clone();
-        async move {
-            let patch = Patch::Merge(json!({"spec": {"unschedulable": on}}));
-            nodes.patch("node-1", &PatchParams::default(), &patch).await.unwrap();
-        }
-    };
-    cordon(true).await;
-    let short = json!({"protocol": {"cycles": 2, "baseline": {"duration": "1s"}, "cooldown": {"duration": "0s"}}});
-    world.apply(&fleet("cordoned", &short)).await;
-    let status = world.ended("cordoned").await;
+    let patch = Patch::Merge(change);
+    nodes.patch(AFFECTED, &PatchParams::default(), &patch).await.unwrap();
+}
+
+/// Measures a fleet in which that node, and it alone, has no result, and gives what is said of it.
+async fn all_but_the_affected(world: &World, fleet: &EfficiencyExperiment) -> NodesWithoutResult {
+    world.apply(fleet).await;
+    let status = world.ended(&fleet.name_any()).await;
     assert_eq!(status.phase, ExperimentPhase::Partial, "{}", described(&status));
     let of_fleet = status.fleet.unwrap();
     let [entry] = of_fleet.without_result.as_slice() else {
         panic!("{of_fleet:?}");
     };
+    assert_eq!(entry.nodes, [AFFECTED]);
+    entry.clone()
+}
+
+async fn a_cordoned_node_is_reported_and_measured_as_soon_as_it_takes_pods(world: &World) {
+    let cordon = |on: bool| change_affected(world, json!({"spec": {"unschedulable": on}}));
+    cordon(true).await;
+    let short = json!({"protocol": short()});
+    let entry = all_but_the_affected(world, &fleet("cordoned", &short)).await;
     assert_eq!((entry.reason.as_str(), entry.failed), ("Cordoned", false));
-    assert_eq!(entry.nodes, ["node-1"]);
     assert!(entry.message.contains("kubectl uncordon node-1"), "{entry:?}");
 
     world.apply(&fleet("uncordoned", &short)).await;
@@ -268,31 +281,18 @@ async fn a_cordoned_node_is_reported_and_measured_as_soon_as_it_takes_pods(world
 }
 
 async fn a_node_that_shares_its_gpus_is_not_measured_or_marked(world: &World) {
-    let nodes = Api::<Node>::all(world.client.clone());
-    let share = |strategy: &'static str| {
-        let nodes = nodes.clone();
-        async move {
-            let labels = json!({"metadata": {"labels": {"nvidia.com/gpu.sharing-strategy": strategy}}});
-            let patch = Patch::Merge(labels);
-            nodes.patch("node-1", &PatchParams::default(), &patch).await.unwrap();
-        }
+    let share = |strategy: &str| {
+        let labels = json!({"nvidia.com/gpu.sharing-strategy": strategy});
+        change_affected(world, json!({"metadata": {"labels": labels}}))
     };
     let of = |name: &str, shared_gpus: &str| {
-        let short = json!({"protocol": {"cycles": 2, "baseline": {"duration": "1s"}, "cooldown": {"duration": "0s"}},
-            "placement": {"strategy": "EachNode", "maxConcurrentNodes": 1, "sharedGpus": shared_gpus,
-                "nodeSelector": {KIND: "first"}}});
-        fleet(name, &short)
+        let placement = json!({"strategy": "EachNode", "maxConcurrentNodes": 1, "sharedGpus": shared_gpus,
+            "nodeSelector": {KIND: "first"}});
+        fleet(name, &json!({"protocol": short(), "placement": placement}))
     };
     share("time-slicing").await;
-    world.apply(&of("refused", "Refuse")).await;
-    let status = world.ended("refused").await;
-    assert_eq!(status.phase, ExperimentPhase::Partial, "{}", described(&status));
-    let of_fleet = status.fleet.unwrap();
-    let [entry] = of_fleet.without_result.as_slice() else {
-        panic!("{of_fleet:?}");
-    };
+    let entry = all_but_the_affected(world, &of("refused", "Refuse")).await;
     assert_eq!((entry.reason.as_str(), entry.failed), ("SharedGpu", false));
-    assert_eq!(entry.nodes, ["node-1"]);
 
     world.apply(&of("marked", "Mark")).await;
     let status = world.ended("marked").await;

@@ -47,18 +47,16 @@ pub(super) fn show(experiment: &EfficiencyExperiment, output: Output) -> anyhow:
     let cohorts = experiment::group_cohorts(&points, &order, spec.processes.restart)?;
     let work = experiment::work(spec, &points, cohorts.len());
     let name = experiment.metadata.name.as_deref().unwrap_or_default();
-    let plan = plan_status(
-        spec,
-        &work,
-        &Account::default(),
-        (0, work.trials as u32),
-        spec.processes.count,
-    );
-    let least_gpu_seconds = plan.least_gpu_seconds;
-    let planned = || Planned {
+    let planned = Planned {
         name,
         per_node: each_node(spec).is_some(),
-        plan: plan.clone(),
+        plan: plan_status(
+            spec,
+            &work,
+            &Account::default(),
+            (0, work.trials as u32),
+            spec.processes.count,
+        ),
         assumed_seconds: assumed_seconds(spec, &work),
         points: points
             .iter()
@@ -70,9 +68,9 @@ pub(super) fn show(experiment: &EfficiencyExperiment, output: Output) -> anyhow:
             .collect(),
     };
     Ok(match output {
-        Output::Table => text(name, spec, &points, &work, least_gpu_seconds),
-        Output::Json => serde_json::to_string_pretty(&planned())? + "\n",
-        Output::Yaml => format!("---\n{}", serde_yaml::to_string(&planned())?),
+        Output::Table => text(&planned, spec, &points, &work),
+        Output::Json => serde_json::to_string_pretty(&planned)? + "\n",
+        Output::Yaml => format!("---\n{}", serde_yaml::to_string(&planned)?),
     })
 }
 
@@ -82,10 +80,10 @@ fn each_node(spec: &EfficiencyExperimentSpec) -> Option<&Placement> {
     placement.filter(|placement| placement.strategy == PlacementStrategy::EachNode)
 }
 
-fn text(name: &str, spec: &EfficiencyExperimentSpec, points: &[Point], work: &Work, least_gpu_seconds: f64) -> String {
+fn text(planned: &Planned<'_>, spec: &EfficiencyExperimentSpec, points: &[Point], work: &Work) -> String {
     let mut lines = vec![format!(
         "{}: {} × {} = {}, {} in {}, model loaded {}",
-        name,
+        planned.name,
         counted(work.points, "point", "points"),
         counted(spec.protocol.cycles as usize, "cycle", "cycles"),
         counted(work.trials, "trial", "trials"),
@@ -121,13 +119,14 @@ fn text(name: &str, spec: &EfficiencyExperimentSpec, points: &[Point], work: &Wo
             "all of that on each node that matches, {most} of them at the same time"
         ));
     }
+    let least_gpu_seconds = planned.plan.least_gpu_seconds;
     if least_gpu_seconds > 0.0 {
-        let each = if each_node(spec).is_some() { " of each node" } else { "" };
+        let each = if planned.per_node { " of each node" } else { "" };
         lines.push(format!(
             "at least {least_gpu_seconds:.0} GPU seconds{each}, beside loading, warm-up and windows"
         ));
     }
-    lines.push(match assumed_seconds(spec, work) {
+    lines.push(match planned.assumed_seconds {
         Some(seconds) => format!(
             "about {:.0} min on a small CPU (weights read at 4 GB/s by all processes together); a GPU is far faster",
             seconds / 60.0

@@ -189,11 +189,10 @@ fn claims_take_the_place_of_the_device_plugins_resource() {
 
 #[test]
 fn a_process_with_gpus_stays_off_nodes_that_share_them_or_is_told_that_they_may() {
-    let expressions = |pod: &Value| {
-        pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"][0]
-            ["matchExpressions"]
-            .clone()
+    let terms = |pod: &Value| {
+        pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
     };
+    let expressions = |pod: &Value| terms(pod)[0]["matchExpressions"].clone();
     let refuses = pod(&json!({"processes": {"gpusPerProcess": 1}}));
     assert_eq!(
         expressions(&refuses),
@@ -208,9 +207,6 @@ fn a_process_with_gpus_stays_off_nodes_that_share_them_or_is_told_that_they_may(
     let patched = json!({"affinity": {"nodeAffinity":
         {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": patched}}}});
     let beside = json!({"processes": {"gpusPerProcess": 1}, "runner": {"podPatch": patched}});
-    let terms = |pod: &Value| {
-        pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"].clone()
-    };
     for term in terms(&pod(&beside)).as_array().unwrap() {
         let keys: Vec<&Value> = term["matchExpressions"]
             .as_array()

@@ -8,7 +8,8 @@ use super::{super::build::GPU, nodes::Obstacle};
 
 /// Labels of NVIDIA's GPU feature discovery.
 const PRESENT: &str = "nvidia.com/gpu.present";
-const PRODUCT: &str = "nvidia.com/gpu.product";
+/// What the GPUs of a node are.
+pub const PRODUCT: &str = "nvidia.com/gpu.product";
 const REPLICAS: &str = "nvidia.com/gpu.replicas";
 /// What it says of a node that offers one GPU to several pods; `none` where it does not.
 pub const SHARING_STRATEGY: &str = "nvidia.com/gpu.sharing-strategy";
@@ -53,6 +54,11 @@ pub fn sharing(node: &Node) -> Option<String> {
     }
 }
 
+/// The same, or `MIG` also where slices are offered beside whole GPUs or in place of them.
+pub fn division(node: &Node) -> Option<String> {
+    sharing(node).or_else(|| has_slices(node).then(|| "MIG".to_owned()))
+}
+
 /// Whether the node offers slices of its GPUs.
 pub fn has_slices(node: &Node) -> bool {
     let resources = node
@@ -67,24 +73,26 @@ pub fn has_slices(node: &Node) -> bool {
 /// What keeps a node out of the fleet or from a process now for its GPUs, if it is to give so many of its device plugin; those of
 /// claims only the scheduler knows.
 pub fn obstacle(node: &Node, needed: u32, shared: SharedGpus) -> Result<Option<Obstacle>, NoGpus> {
-    let name = node.name_any();
-    let too_few = allocatable(node) < needed;
-    let how = sharing(node).or_else(|| (too_few && has_slices(node)).then(|| "MIG".to_owned()));
+    let (there, free) = (capacity(node), allocatable(node));
+    let too_few = free < needed;
+    // Whole GPUs beside slices of others are as good as any.
+    let how = if too_few { division(node) } else { sharing(node) };
+    let name = || node.name_any();
     if let Some(how) = how
         && (shared == SharedGpus::Refuse || too_few)
     {
         return Ok(Some(Obstacle {
             reason: "SharedGpu",
             message: format!(
-                "{name} shares its GPUs ({how}), so that their energy cannot be told to be of one process: offer them whole, \
-                 or set spec.placement.sharedGpus to Mark and see them marked"
+                "{} shares its GPUs ({how}), so that their energy cannot be told to be of one process: offer them whole, \
+                 or set spec.placement.sharedGpus to Mark and see them marked",
+                name()
             ),
         }));
     }
     if !too_few {
         return Ok(None);
     }
-    let (there, free) = (capacity(node), allocatable(node));
     let why = if there >= needed {
         format!("{free} of its {there} GPUs are healthy")
     } else if there == 0 && node.labels().get(PRESENT).is_some_and(|present| present == "true") {
@@ -94,7 +102,10 @@ pub fn obstacle(node: &Node, needed: u32, shared: SharedGpus) -> Result<Option<O
     };
     Ok(Some(Obstacle {
         reason: "GpuMissing",
-        message: format!("{name}: {why}: look at the pod of the device plugin on it; {needed} are asked for"),
+        message: format!(
+            "{}: {why}: look at the pod of the device plugin on it; {needed} are asked for",
+            name()
+        ),
     }))
 }
 

@@ -57,6 +57,7 @@ pub fn candidates<'a>(
     placement: &Placement,
     gpus_of_a_node: u32,
 ) -> Candidates {
+    let uses_gpus = gpus_of_a_node > 0 || !placement.resource_claims.is_empty();
     let mut found = Candidates::default();
     for node in nodes {
         let labels = node.labels();
@@ -64,13 +65,15 @@ pub fn candidates<'a>(
             .node_selector
             .iter()
             .all(|(label, value)| labels.get(label) == Some(value));
-        let uses_gpus = gpus_of_a_node > 0 || !placement.resource_claims.is_empty();
+        if !selected {
+            continue;
+        }
         let of_gpus = if uses_gpus {
             devices::obstacle(node, gpus_of_a_node, placement.shared_gpus)
         } else {
             Ok(None)
         };
-        let (true, Ok(of_gpus)) = (selected, of_gpus) else {
+        let Ok(of_gpus) = of_gpus else {
             continue;
         };
         if let Some(taint) = untolerated(node, &placement.tolerations, lasting) {

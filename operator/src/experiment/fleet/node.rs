@@ -80,11 +80,11 @@ impl NodeResult {
     ) -> Self {
         let summary = summary::summarise(spec, points, records, failures);
         let of_point = |result: PointResult| {
-            let trials = summary.trials.iter().filter(|trial| trial.point == result.index);
-            let trials: Vec<_> = trials.map(|trial| trial.result.clone()).collect();
+            let trials = || summary.trials.iter().filter(|trial| trial.point == result.index);
+            let values = |metric: &str| cycle_values(trials().map(|trial| &trial.result), metric);
             NodePoint {
-                joules_per_token: cycle_values(&trials, "joules_per_token"),
-                watts: cycle_values(&trials, "total_power_w"),
+                joules_per_token: values("joules_per_token"),
+                watts: values("total_power_w"),
                 signs: signs(&result, records),
                 result,
             }

@@ -19,16 +19,16 @@ const RIGHT: f64 = WIDTH - 14.0;
 /// Height of one point: its label above, its interval below.
 const ROW: f64 = 42.0;
 
-/// The drawing of one metric, or nothing if no point has it.
-pub(super) fn draw(report: &Report<'_>, name: &str, title: &str) -> Option<Drawing> {
+/// The drawing of one metric, or nothing if no point has it, and whether it has cycles that a mean leaves out.
+pub(super) fn draw(report: &Report<'_>, name: &str, title: &str) -> Option<(Drawing, bool)> {
     let points = &report.status.points;
     let estimates = || points.iter().filter_map(|point| point.metrics.get(name));
     estimates().next()?;
     let bounds = estimates().flat_map(|e| [Some(e.mean), e.lower, e.upper]).flatten();
-    let cycles = drawn(report, name)
-        .flat_map(|point| cycles(report, point.index, name))
-        .map(|dot| dot.value);
-    let axis = Axis::around(bounds.chain(cycles), false, 5, LEFT + 6.0, RIGHT - 10.0);
+    let dots: Vec<Vec<Dot>> = points.iter().map(|point| dots(report, point, name)).collect();
+    let cycles = || dots.iter().flatten();
+    let values = cycles().map(|dot| dot.value);
+    let axis = Axis::around(bounds.chain(values), false, 5, LEFT + 6.0, RIGHT - 10.0);
 
     let bottom = ROW * points.len() as f64 + 6.0;
     let description = points
@@ -44,13 +44,15 @@ pub(super) fn draw(report: &Report<'_>, name: &str, title: &str) -> Option<Drawi
     }
     drawing.line("axis", (LEFT, bottom), (RIGHT, bottom));
     drawing.text("name", Anchor::Middle, (WIDTH / 2.0, bottom + 34.0), unit);
-    for (row, point) in points.iter().enumerate() {
-        draw_point(&mut drawing, &axis, report, point, name, ROW * row as f64);
+    for (row, (point, dots)) in points.iter().zip(&dots).enumerate() {
+        let top = ROW * row as f64;
+        draw_label(&mut drawing, report, point, name, top);
+        draw_interval(&mut drawing, &axis, point, dots, name, top + 30.0);
     }
-    Some(drawing)
+    Some((drawing, cycles().any(|dot| !dot.in_mean)))
 }
 
-fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &PointResult, name: &str, top: f64) {
+fn draw_label(drawing: &mut Drawing, report: &Report<'_>, point: &PointResult, name: &str, top: f64) {
     let mut value = facts::shown(point, name);
     if point.verdict != Verdict::Valid {
         value = format!("{value} · {:?}", point.verdict);
@@ -59,6 +61,9 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
     let label = format!("{} · {}", point.index, facts::label(report, point));
     drawing.cut_text("label", (LEFT, top + 16.0), room, &label);
     drawing.text("label", Anchor::End, (RIGHT, top + 16.0), &value);
+}
+
+fn draw_interval(drawing: &mut Drawing, axis: &Axis, point: &PointResult, dots: &[Dot], name: &str, y: f64) {
     let Some(estimate) = point.metrics.get(name) else {
         return;
     };
@@ -67,7 +72,6 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
         Verdict::Suspect => "suspect",
         Verdict::Invalid => "invalid",
     };
-    let y = top + 30.0;
     if let (Some(lower), Some(upper)) = (estimate.lower, estimate.upper) {
         let (from, to) = (axis.pixel(lower), axis.pixel(upper));
         drawing.line(&format!("interval {class}"), (from, y), (to, y));
@@ -77,7 +81,7 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
     }
     let x = axis.pixel(estimate.mean);
     drawing.line(&format!("mean {class}"), (x, y - 7.0), (x, y + 7.0));
-    for dot in cycles(report, point.index, name) {
+    for dot in dots {
         let (left_out, why) = if dot.in_mean {
             ("", "")
         } else {
@@ -89,18 +93,6 @@ fn draw_point(drawing: &mut Drawing, axis: &Axis, report: &Report<'_>, point: &P
     }
 }
 
-/// Whether some cycle is drawn that its point's mean of the metric is not made of.
-pub(super) fn has_left_out(report: &Report<'_>, name: &str) -> bool {
-    let mut dots = drawn(report, name).flat_map(|point| cycles(report, point.index, name));
-    dots.any(|dot| !dot.in_mean)
-}
-
-/// Points that have the metric: of others only the label is drawn.
-fn drawn<'a>(report: &Report<'a>, name: &str) -> impl Iterator<Item = &'a PointResult> {
-    let points = report.status.points.iter();
-    points.filter(move |point| point.metrics.get(name).is_some())
-}
-
 /// A cycle of a point that has the metric.
 struct Dot {
     cycle: u32,
@@ -108,22 +100,26 @@ struct Dot {
     in_mean: bool,
 }
 
-/// The cycles of a point that have the metric: the attempt that the mean contains, else the last.
-fn cycles(report: &Report<'_>, index: u32, name: &str) -> Vec<Dot> {
+/// The cycles of a point that have the metric: the attempt that the mean contains, else the last. None without a mean: of such
+/// a point only the label is drawn.
+fn dots(report: &Report<'_>, point: &PointResult, name: &str) -> Vec<Dot> {
+    if point.metrics.get(name).is_none() {
+        return Vec::new();
+    }
     // The cycles of a fleet are in its map.
     let of_point = report
         .trials
         .iter()
-        .filter(|trial| trial.point == index && trial.node.is_none());
-    let trials: Vec<TrialResult> = of_point.map(|trial| trial.result.clone()).collect();
+        .filter(|trial| trial.point == point.index && trial.node.is_none());
+    let trials: Vec<&TrialResult> = of_point.map(|trial| &trial.result).collect();
     let mut by_cycle: BTreeMap<u32, (bool, &TrialResult)> = BTreeMap::new();
-    for trial in &trials {
+    for trial in trials.iter().copied() {
         let known = by_cycle.entry(trial.cycle).or_insert((false, trial));
         if known.1.attempt < trial.attempt {
             known.1 = trial;
         }
     }
-    for trial in averaged_trials(&trials) {
+    for trial in averaged_trials(trials) {
         by_cycle.insert(trial.cycle, (true, trial));
     }
     by_cycle

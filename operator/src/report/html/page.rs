@@ -174,13 +174,13 @@ fn interval_plots(report: &Report<'_>, numbering: &mut Numbering) -> Vec<Plot> {
     ]
     .into_iter()
     .filter_map(|(name, title)| {
-        let drawing = intervals::draw(report, name, &format!("{title} per point"))?;
+        let (drawing, leaves_out) = intervals::draw(report, name, &format!("{title} per point"))?;
         let scope = if name == "joules_per_token" {
             format!(" Energy: {}.", facts::scopes(report).join("; "))
         } else {
             String::new()
         };
-        let left_out = if intervals::has_left_out(report, name) {
+        let left_out = if leaves_out {
             ", dashed where the mean leaves one out"
         } else {
             ""

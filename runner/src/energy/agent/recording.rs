@@ -16,7 +16,7 @@ use super::{
     edge::{Lag, energy_at_end, energy_at_start, sides, watts},
     failed,
 };
-use crate::energy::rapl::update::{UPDATE_PERIOD_SECONDS, fresh, newest, standstill, update_period};
+use crate::energy::rapl::update::{Updates, newest, standstill};
 
 /// All readings of one window.
 #[derive(Debug)]
@@ -95,17 +95,15 @@ impl Recording {
         self.broken.is_some() || after.count() >= readings
     }
 
-    /// The counter at both edges; else why it is not known there.
-    fn edges(
-        &self,
-        counter: &NodeCounter,
-        (start, end): (Mark, Mark),
-    ) -> Result<(Vec<Read>, [EdgeEnergy; 2]), Unavailable> {
+    /// The counter with what it was at both edges; else why that is not known.
+    fn known(&self, counter: &NodeCounter, (start, end): (Mark, Mark)) -> Result<Known, Unavailable> {
         if let Some(why) = &self.broken {
             return Err(why.clone());
         }
         let readings = self.of(counter);
-        let lag = lag(&readings);
+        let updates = Updates::of(&readings);
+        let power = power(&updates.fresh);
+        let lag = lag(&readings, &updates, &power);
         let first = energy_at_start(&readings, start.monotonic_seconds, lag);
         let edges = first.zip(energy_at_end(&readings, end.monotonic_seconds, lag));
         let Some((first, last)) = edges else {
@@ -114,7 +112,12 @@ impl Recording {
         let seconds = end.monotonic_seconds - start.monotonic_seconds;
         match standstill(&readings, last.joules - first.joules, seconds) {
             Some(frozen) => Err(frozen),
-            None => Ok((readings, [first, last])),
+            None => Ok(Known {
+                readings,
+                period_seconds: updates.period_seconds,
+                power,
+                edges: [first, last],
+            }),
         }
     }
 
@@ -159,59 +162,65 @@ impl Recording {
         (start, end): (Mark, Mark),
         interval_seconds: f64,
     ) -> EnergyReading {
-        let edges = self.edges(counter, (start, end));
+        let found = self.known(counter, (start, end));
         let at = |at: Mark, edge: &EdgeEnergy| RawCounter {
             at,
             joules: edge.joules,
         };
-        let known = edges.as_ref().ok();
-        let power = known.map(|(readings, _)| power(readings)).unwrap_or_default();
+        let known = found.as_ref().ok();
+        let edges = known.map(|known| &known.edges);
+        let power = known.map_or(&[][..], |known| &known.power);
         EnergyReading {
             counter: identity,
             source: EnergySource::Rapl,
-            joules: known.map(|(_, [first, last])| (last.joules - first.joules).max(0.0)),
-            uncertainty_joules: known.map(|(_, [first, last])| first.uncertainty_joules + last.uncertainty_joules),
+            joules: edges.map(|[first, last]| (last.joules - first.joules).max(0.0)),
+            uncertainty_joules: edges.map(|[first, last]| first.uncertainty_joules + last.uncertainty_joules),
             duration_seconds: end.monotonic_seconds - start.monotonic_seconds,
             start,
             end,
-            start_raw: known.map(|(_, [first, _])| at(start, first)),
-            end_raw: known.map(|(_, [_, last])| at(end, last)),
+            start_raw: edges.map(|[first, _]| at(start, first)),
+            end_raw: edges.map(|[_, last]| at(end, last)),
             // The agent undoes wraps.
             range_joules: None,
-            update_period_seconds: Some(known.map_or(interval_seconds, |(readings, _)| {
+            update_period_seconds: Some(known.map_or(interval_seconds, |known| {
                 // An agent that was held up knows less of an edge than its pace promises.
-                let gaps = [start, end].map(|edge| gap(readings, edge.monotonic_seconds));
+                let gaps = [start, end].map(|edge| gap(&known.readings, edge.monotonic_seconds));
                 gaps.into_iter()
-                    .fold(interval_seconds, f64::max)
-                    .max(update_period(readings))
+                    .fold(interval_seconds.max(known.period_seconds), f64::max)
             })),
             integral_joules: None,
             integral_disagreement: None,
             power_is_averaged: false,
-            power: thin(&power, start.monotonic_seconds, end.monotonic_seconds),
-            cumulative: known.map_or_else(CumulativeEnergy::default, |(readings, edges)| {
-                within(readings, edges, (start, end), &power)
-            }),
-            unavailable: edges.err(),
+            power: thin(power, start.monotonic_seconds, end.monotonic_seconds),
+            cumulative: known.map_or_else(CumulativeEnergy::default, |known| known.within(start, end)),
+            unavailable: found.err(),
         }
     }
 }
 
-/// The counter between the edges.
-fn within(
-    readings: &[Read],
-    [first, last]: &[EdgeEnergy; 2],
-    (start, end): (Mark, Mark),
-    power: &[Power],
-) -> CumulativeEnergy {
-    let watts = power.iter().map(|power| PEAK_OVER_MEAN * power.watts);
-    CumulativeEnergy::new(
-        (start.monotonic_seconds, *first),
-        readings.iter().copied(),
-        (end.monotonic_seconds, *last),
-        update_period(readings),
-        watts,
-    )
+/// A counter that is known at both edges of the window.
+#[derive(Debug)]
+struct Known {
+    /// Around the window and within it.
+    readings: Vec<Read>,
+    /// Longest time between two updates of it.
+    period_seconds: f64,
+    power: Vec<Power>,
+    edges: [EdgeEnergy; 2],
+}
+
+impl Known {
+    /// The counter between the edges.
+    fn within(&self, start: Mark, end: Mark) -> CumulativeEnergy {
+        let [first, last] = self.edges;
+        CumulativeEnergy::new(
+            (start.monotonic_seconds, first),
+            self.readings.iter().copied(),
+            (end.monotonic_seconds, last),
+            self.period_seconds,
+            self.power.iter().map(|power| PEAK_OVER_MEAN * power.watts),
+        )
+    }
 }
 
 /// Time between the readings on the two sides of an instant, s.
@@ -235,20 +244,19 @@ fn power(readings: &[Read]) -> Vec<Power> {
         at: f64::midpoint(pair[0].at(), pair[1].at()),
         watts: watts(&pair[0], &pair[1]),
     };
-    fresh(readings).windows(2).map(between).collect()
+    readings.windows(2).map(between).collect()
 }
 
 /// RAPL itself lags by up to one update.
-fn lag(readings: &[Read]) -> Lag {
-    let highest = power(readings).iter().map(|power| power.watts).reduce(f64::max);
+fn lag(readings: &[Read], updates: &Updates, power: &[Power]) -> Lag {
+    let highest = power.iter().map(|power| power.watts).reduce(f64::max);
     let mean = readings
         .first()
         .zip(readings.last())
         .map(|(first, last)| watts(first, last));
-    let period = update_period(readings);
     Lag {
-        joules: highest.or(mean).unwrap_or_default() * period,
-        is_slow: period > UPDATE_PERIOD_SECONDS,
+        joules: highest.or(mean).unwrap_or_default() * updates.period_seconds,
+        is_slow: updates.is_slow,
     }
 }
 

@@ -7,10 +7,10 @@
 use super::super::{cumulative::Read, reading::Unavailable};
 
 /// RAPL counters are updated about every millisecond (Intel SDM 15.10.1; kernel `amd_energy`).
-pub(in crate::energy) const UPDATE_PERIOD_SECONDS: f64 = 0.001;
+const UPDATE_PERIOD_SECONDS: f64 = 0.001;
 
-/// For how long a processor may show one value, s, and be read twice in it.
-const LONGEST_VALUE_SECONDS: f64 = 10.0 * UPDATE_PERIOD_SECONDS;
+/// For how long a processor may show one value, s, and be read twice in it. Reads that are no farther apart tell no power.
+pub(in crate::energy) const LONGEST_VALUE_SECONDS: f64 = 10.0 * UPDATE_PERIOD_SECONDS;
 
 /// Longest time in which a counter may gain nothing, s: several updates of a virtual machine.
 pub(crate) const LONGEST_PAUSE_SECONDS: f64 = 3.0;
@@ -22,30 +22,40 @@ pub(in crate::energy) const LONGEST_READ_INTERVAL_SECONDS: f64 = 0.25;
 /// Newest reads in which [`newest`] looks, so that it costs the same in every window.
 const NEWEST_READS: usize = 256;
 
-/// Longest time between two updates, s: of a processor, or, of a counter that is [renewed less often](is_slow) than it is
-/// read, so long that no value can have been shown for longer. A value that stands at an edge of the reads counts for the
-/// time in which it was seen.
-pub(in crate::energy) fn update_period(reads: &[Read]) -> f64 {
-    let runs: Vec<&[Read]> = runs(reads).collect();
-    if !is_slow(&runs) {
-        return UPDATE_PERIOD_SECONDS;
-    }
-    let shown = runs.iter().enumerate().filter_map(|(index, run)| {
-        let before = index.checked_sub(1).and_then(|before| runs[before].last());
-        let after = runs.get(index + 1).and_then(|after| after.first());
-        Some(after.or(run.last())?.to - before.or(run.first())?.from)
-    });
-    shown.fold(UPDATE_PERIOD_SECONDS, f64::max)
+/// What the reads of a counter tell of its updates.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::energy) struct Updates {
+    /// Longest time between two of them, s: of a processor, or, of a slow counter, so long that no value can have been shown
+    /// for longer. A value that stands at an edge of the reads counts for the time in which it was seen.
+    pub(in crate::energy) period_seconds: f64,
+    /// The counter is renewed less often than it is read.
+    pub(in crate::energy) is_slow: bool,
+    /// The reads between which power can be told: all of them, or, of a slow counter, those at which its value was new.
+    pub(in crate::energy) fresh: Vec<Read>,
 }
 
-/// The reads between which power can be told: all of them, or, of a counter that is renewed less often than it is read,
-/// those at which its value was new.
-pub(in crate::energy) fn fresh(reads: &[Read]) -> Vec<Read> {
-    if !is_slow(&runs(reads).collect::<Vec<_>>()) {
-        return reads.to_vec();
+impl Updates {
+    /// Of reads in their order.
+    pub(in crate::energy) fn of(reads: &[Read]) -> Self {
+        let runs: Vec<&[Read]> = runs(reads).collect();
+        if !is_slow(&runs) {
+            return Self {
+                period_seconds: UPDATE_PERIOD_SECONDS,
+                is_slow: false,
+                fresh: reads.to_vec(),
+            };
+        }
+        let shown = runs.iter().enumerate().filter_map(|(index, run)| {
+            let before = index.checked_sub(1).and_then(|before| runs[before].last());
+            let after = runs.get(index + 1).and_then(|after| after.first());
+            Some(after.or(run.last())?.to - before.or(run.first())?.from)
+        });
+        Self {
+            period_seconds: shown.fold(UPDATE_PERIOD_SECONDS, f64::max),
+            is_slow: true,
+            fresh: runs.iter().skip(1).filter_map(|run| run.first().copied()).collect(),
+        }
     }
-    let renewed = reads.windows(2).filter(|pair| pair[1].joules > pair[0].joules);
-    renewed.map(|pair| pair[1]).collect()
 }
 
 /// Whether most values were shown for longer than a processor shows one: a single pause is no pace. The values at the edges
@@ -57,10 +67,10 @@ fn is_slow(runs: &[&[Read]]) -> bool {
     }
 }
 
-/// The last two of [`fresh`], of the newest reads.
+/// The last two fresh ones of the newest reads.
 pub(in crate::energy) fn newest(reads: &[Read]) -> Option<(Read, Read)> {
-    let newest = fresh(&reads[reads.len().saturating_sub(NEWEST_READS)..]);
-    newest.last_chunk().map(|[before, last]| (*before, *last))
+    let newest = Updates::of(&reads[reads.len().saturating_sub(NEWEST_READS)..]);
+    newest.fresh.last_chunk().map(|[before, last]| (*before, *last))
 }
 
 /// Why a counter has no energy that gained so much in a window of so many seconds: it was not renewed in it, or stood still

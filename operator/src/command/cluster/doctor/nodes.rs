@@ -9,10 +9,14 @@ use super::{
     Finding,
     examine::{Facts, Seen},
 };
-use crate::{controller::fleet::devices, report::number::counted};
+use crate::{
+    controller::{
+        build::GPU,
+        fleet::devices::{self, PRODUCT},
+    },
+    report::number::counted,
+};
 
-const GPU: &str = "nvidia.com/gpu";
-const PRODUCT: &str = "nvidia.com/gpu.product";
 const SLOT: &str = "lem.dev/measurement-slot";
 /// Nodes that are named in a finding.
 const NAMED: usize = 3;
@@ -68,7 +72,6 @@ fn amount(node: &Node, resource: &str) -> u64 {
     found.and_then(|(_, quantity)| quantity.0.parse().ok()).unwrap_or(0)
 }
 
-/// MIG slices, under names of their own.
 fn names(nodes: &[&Node]) -> String {
     let mut names: Vec<String> = nodes.iter().take(NAMED).map(|node| node.name_any()).collect();
     if nodes.len() > NAMED {
@@ -173,15 +176,10 @@ fn drivers(nodes: &[&Node]) -> Finding {
     }
 }
 
-/// How the GPUs of a node are divided, if they are.
-fn division(node: &Node) -> Option<String> {
-    devices::sharing(node).or_else(|| devices::has_slices(node).then(|| "MIG".to_owned()))
-}
-
 fn sharing(nodes: &[&Node]) -> Finding {
     let mut divided: BTreeMap<String, Vec<&Node>> = BTreeMap::new();
     for node in nodes {
-        if let Some(how) = division(node) {
+        if let Some(how) = devices::division(node) {
             divided.entry(how).or_default().push(node);
         }
     }
